@@ -1,0 +1,282 @@
+"""Access tokens, verified offline: token → Principal. auth-service signs them; nobody asks it about one."""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Annotated, Any, Final, Self
+from uuid import UUID
+
+import httpx2
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from joserfc import jws, jwt
+from joserfc.errors import BadSignatureError, JoseError
+from joserfc.jwk import KeySet, KeySetSerialization
+
+from loguru import logger
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from triton_common.errors import Forbidden, Unauthorized, Unavailable
+
+ALGORITHM: Final = "Ed25519"  # RFC 9864's name of what was EdDSA
+TOKEN_TYPE: Final = "at+jwt"  # noqa: S105  RFC 9068 §2.1
+MAX_TOKEN_BYTES: Final = 8192
+LEEWAY: Final = 5  # seconds of clock difference between two machines that keep time by NTP
+CACHED_TOKENS: Final = 10_000
+REFETCH_SECONDS: Final = 60.0  # an unknown kid makes us ask again this often at most: no amplification
+
+_READ: Final = frozenset(
+    {"clients:read", "value-propositions:read", "prospects:read", "data:read", "jobs:read", "documents:read", "agents:read"}
+)
+_WRITE: Final = frozenset({"clients:write", "value-propositions:write", "prospects:write", "data:write", "jobs:write"})
+_SERVICE: Final = frozenset({"jobs:work", "data:read", "prospects:read"})
+_ADMIN: Final = frozenset({"users:admin"})
+ALL_SCOPES: Final = _READ | _WRITE | _SERVICE | _ADMIN
+SCOPES_OF_ROLE: Final[dict[str, frozenset[str]]] = {
+    "admin": ALL_SCOPES - {"jobs:work"},  # a person does no worker's work
+    "editor": _READ | _WRITE,
+    "viewer": _READ,
+    "service": _SERVICE,
+}
+
+
+class MissingToken(Unauthorized):
+    """The request has no bearer token."""
+
+
+class TokenMalformed(Unauthorized):
+    """The token is not a Triton access token."""
+
+
+class TokenAlgorithmNotAllowed(Unauthorized):
+    """The token's signature algorithm is not allowed."""
+
+
+class TokenKeyUnknown(Unauthorized):
+    """The token's signing key is unknown."""
+
+
+class TokenSignatureInvalid(Unauthorized):
+    """The token's signature is not valid."""
+
+
+class TokenExpired(Unauthorized):
+    """The token is expired."""
+
+
+class TokenNotYetValid(Unauthorized):
+    """The token is not valid yet."""
+
+
+class TokenIssuerInvalid(Unauthorized):
+    """The token comes from another issuer."""
+
+
+class TokenAudienceInvalid(Unauthorized):
+    """The token is meant for somebody else."""
+
+
+class InsufficientScope(Forbidden):
+    """The token lacks a scope."""
+
+
+class KeysUnavailable(Unavailable):
+    """The keys that verify tokens cannot be read."""
+
+
+class Principal(BaseModel):
+    """Who asks, as their token says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    subject: str
+    role: str
+    scopes: frozenset[str]
+    client_id: UUID | None = None
+    session_id: str | None = None
+    token_id: str
+    expires_at: int = Field(description="Unix time, seconds")
+    token: str = Field(repr=False, exclude=True, description="To call another service in the caller's name")
+
+    @property
+    def is_staff(self) -> bool:
+        """Bound to no client: sees all of them."""
+        return self.client_id is None
+
+    def can_see(self, client_id: UUID) -> bool:
+        """Whether objects of this client exist for the principal."""
+        return self.client_id is None or self.client_id == client_id
+
+
+KeysProvider = Callable[[], Awaitable[KeySetSerialization]]
+"""Answers the present JWKS; raises KeysUnavailable."""
+
+
+def remote_keys(url: str) -> KeysProvider:
+    """Reads a JWKS over HTTP."""
+
+    async def read() -> KeySetSerialization:
+        try:
+            async with httpx2.AsyncClient(timeout=3) as http:
+                answer = await http.get(url)
+                answer.raise_for_status()
+                keys: KeySetSerialization = answer.json()
+                return keys
+        except (httpx2.HTTPError, ValueError) as error:
+            raise KeysUnavailable("auth-service does not answer; try again.", retry_after=2) from error
+
+    return read
+
+
+class TokenVerifier:
+    """Verifies access tokens against a key set, and remembers those it has verified until they expire."""
+
+    def __init__(self, keys: KeysProvider, *, issuer: str, audience: str) -> None:
+        self._read_keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._keys: KeySet | None = None
+        self._fetched = -REFETCH_SECONDS
+        self._fetching = asyncio.Lock()
+        self._verified: OrderedDict[bytes, Principal] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        """Read the keys early, so that the first request need not wait; without them, try again at the first request."""
+        try:
+            await self._fetch()
+        except KeysUnavailable:
+            logger.warning("no keys yet: auth-service does not answer")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Forget every token."""
+        self._verified.clear()
+
+    async def verify(self, token: str) -> Principal:
+        """The token's principal. Raises an Unauthorized that says what is wrong, or KeysUnavailable."""
+        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+        known = self._verified.get(digest)
+        if known is not None and known.expires_at > time.time():
+            return known
+        principal = await self._verify(token)
+        self._verified[digest] = principal
+        while len(self._verified) > CACHED_TOKENS:
+            self._verified.popitem(last=False)
+        return principal
+
+    async def _verify(self, token: str) -> Principal:
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            raise TokenMalformed
+        kid = _checked_header(token)
+        keys = await self._keys_with(kid)
+        try:
+            decoded = jwt.decode(token, keys, algorithms=[ALGORITHM])
+        except BadSignatureError as error:
+            raise TokenSignatureInvalid from error
+        except (JoseError, ValueError) as error:
+            raise TokenMalformed from error
+        return self._principal(decoded.claims, token)
+
+    async def _keys_with(self, kid: str) -> KeySet:
+        if self._keys is None or (not _has(self._keys, kid) and time.monotonic() - self._fetched > REFETCH_SECONDS):
+            await self._fetch()
+        if self._keys is None or not _has(self._keys, kid):
+            raise TokenKeyUnknown
+        return self._keys
+
+    async def _fetch(self) -> None:
+        seen = self._fetched
+        async with self._fetching:
+            if self._fetched != seen:  # another request has just read them
+                return
+            if self._keys is not None:  # before asking: a dead auth-service is not asked by every request
+                self._fetched = time.monotonic()
+            self._keys = KeySet.import_key_set(await self._read_keys())
+            self._fetched = time.monotonic()
+
+    def _principal(self, claims: dict[str, Any], token: str) -> Principal:
+        # joserfc's decode checks the signature alone; each claim has its own answer here
+        now = time.time()
+        if claims.get("iss") != self._issuer:
+            raise TokenIssuerInvalid
+        audience = claims.get("aud")
+        if self._audience not in (audience if isinstance(audience, list) else [audience]):
+            raise TokenAudienceInvalid
+        try:
+            expires_at, issued_at = int(claims["exp"]), int(claims["iat"])
+            not_before = int(claims.get("nbf", issued_at))
+        except (KeyError, TypeError, ValueError) as error:
+            raise TokenMalformed from error
+        if expires_at <= now:
+            raise TokenExpired
+        if max(issued_at, not_before) > now + LEEWAY:
+            raise TokenNotYetValid
+        try:
+            return Principal(
+                subject=claims["sub"],
+                role=claims["role"],
+                scopes=frozenset(claims["scope"].split()),
+                client_id=claims.get("client_id"),
+                session_id=claims.get("sid"),
+                token_id=claims["jti"],
+                expires_at=expires_at,
+                token=token,
+            )
+        except (KeyError, AttributeError, ValidationError) as error:
+            raise TokenMalformed from error
+
+
+def _checked_header(token: str) -> str:
+    """The key's id, of a header that asks for our algorithm and type and carries no key of its own."""
+    try:
+        header = jws.extract_compact(token.encode()).headers()
+    except (JoseError, ValueError) as error:
+        raise TokenMalformed from error
+    if header.get("alg") != ALGORITHM:
+        raise TokenAlgorithmNotAllowed
+    if header.get("typ") != TOKEN_TYPE or {"jku", "jwk", "x5u", "x5c"} & header.keys():
+        raise TokenMalformed
+    kid = header.get("kid")
+    if not isinstance(kid, str):
+        raise TokenMalformed
+    return kid
+
+
+def _has(keys: KeySet, kid: str) -> bool:
+    return any(key.kid == kid for key in keys.keys)
+
+
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="bearer", bearerFormat="JWT", description="The access_token of POST /api/v1/auth/login"
+)
+
+
+async def _principal(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Principal:
+    if credentials is None or not credentials.credentials:
+        raise MissingToken("Send Authorization: Bearer with the access_token of POST /api/v1/auth/login.")
+    verifier: TokenVerifier = request.app.state.verifier
+    return await verifier.verify(credentials.credentials)
+
+
+CurrentPrincipal = Annotated[Principal, Depends(_principal)]
+"""Who asks; 401 when nobody does."""
+
+
+def require(scope: str) -> Any:  # noqa: ANN401  what Depends() returns
+    """A dependency: the principal, whose token must have this scope."""
+    if scope not in ALL_SCOPES:
+        raise ValueError(f"{scope} is no scope")
+
+    async def check(principal: CurrentPrincipal) -> Principal:
+        if scope not in principal.scopes:
+            raise InsufficientScope(f"This needs the scope {scope}.")
+        return principal
+
+    return Depends(check)

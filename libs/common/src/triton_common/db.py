@@ -1,0 +1,191 @@
+"""Postgres: one request is one transaction, committed before the answer leaves; a pool of plain connections for hot paths."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Any, Final, Self
+from uuid import UUID
+
+from fastapi import Depends, FastAPI, Query, Request
+from loguru import logger
+from psycopg import AsyncConnection, OperationalError
+from psycopg.errors import UniqueViolation
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from sqlalchemy import DateTime, MetaData, func, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as SqlalchemyTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlmodel import Field, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+from uuid_utils.compat import uuid7
+
+from triton_common.errors import BadRequest, Conflict, Unavailable
+
+NAMING_CONVENTION: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+SQLModel.metadata.naming_convention = NAMING_CONVENTION  # type: ignore[assignment]  # SQLAlchemy's stub wants its own alias
+
+CONNECT_TIMEOUT: Final = 3  # seconds, as POOL_TIMEOUT: a request waits no longer than that for a dead Postgres
+POOL_TIMEOUT: Final = 3.0
+
+
+class AlreadyExists(Conflict):
+    """Something with this name or key exists already."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer; try again."""
+
+
+class InvalidCursor(BadRequest):
+    """The cursor is not one that a list gave."""
+
+
+def timestamp(*, default: bool = False, nullable: bool = False) -> Any:  # noqa: ANN401  what Field() returns
+    """A column of UTC-aware times; `default` fills it with the server's now()."""
+    return Field(
+        default=None,
+        nullable=nullable,
+        sa_type=DateTime(timezone=True),  # type: ignore[call-overload]
+        sa_column_kwargs={"server_default": func.now()} if default else {},
+    )
+
+
+class Table(SQLModel):
+    """Base of tables: a UUIDv7 id, and when the row was made."""
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    created_at: datetime = timestamp(default=True)
+
+
+class Database:
+    """A service's connections: `sessions` for everything ordinary, `pool` (autocommit, rows as dicts) for hot paths."""
+
+    def __init__(self, engine: AsyncEngine, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> None:
+        self.engine = engine
+        self.pool = pool
+        self.sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, url: str, *, pool_size: int = 8) -> AsyncIterator[Self]:
+        """Open both pools, at most `pool_size` connections each. Does not wait for Postgres: readiness tells."""
+        engine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT},
+        )
+        pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[DictRow],
+            min_size=1,
+            max_size=pool_size,
+            timeout=POOL_TIMEOUT,
+            reconnect_timeout=30,
+            open=False,
+            kwargs={"autocommit": True, "row_factory": dict_row, "connect_timeout": CONNECT_TIMEOUT},
+        )
+        await pool.open(wait=False)
+        try:
+            yield cls(engine, pool)
+        finally:
+            await pool.close()
+            await engine.dispose()
+
+
+def sqlalchemy_url(url: str) -> str:
+    """`postgresql://…`, as everyone names it, for SQLAlchemy's psycopg driver."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
+        raise ValueError("DATABASE_URL must begin with postgresql://")
+    return f"postgresql+psycopg://{rest}"
+
+
+@asynccontextmanager
+async def transaction(database: Database) -> AsyncIterator[AsyncSession]:
+    """One transaction: commit at the end, then what `after_commit` collected; roll back on an error.
+
+    Raises AlreadyExists for a unique violation, DatabaseUnavailable when Postgres is not there.
+    """
+    async with translated_errors(), database.sessions() as session:
+        yield session
+        await session.commit()
+    for callback in session.info.pop("after_commit", []):
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001  the row is committed: a sweep makes up for a lost message
+            logger.opt(exception=error).warning("after-commit callback failed")
+
+
+def after_commit(session: AsyncSession, callback: Callable[[], None]) -> None:
+    """Call back once the session's transaction is committed; never, if it is rolled back. Must not use the session."""
+    session.info.setdefault("after_commit", []).append(callback)
+
+
+@asynccontextmanager
+async def translated_errors() -> AsyncIterator[None]:
+    """Turns the driver's errors into ours: races are decided by the database, not by check-then-insert."""
+    try:
+        yield
+    except IntegrityError as error:
+        if isinstance(error.orig, UniqueViolation):
+            raise AlreadyExists from error
+        raise
+    except UniqueViolation as error:
+        raise AlreadyExists from error
+    except DBAPIError as error:
+        if error.connection_invalidated or isinstance(error.orig, OperationalError):
+            raise DatabaseUnavailable(retry_after=1) from error
+        raise
+    except (OperationalError, PoolTimeout, SqlalchemyTimeoutError) as error:
+        raise DatabaseUnavailable(retry_after=1) from error
+
+
+async def _session(request: Request) -> AsyncIterator[AsyncSession]:
+    database: Database = request.app.state.database
+    async with transaction(database) as session:
+        yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
+"""The request's transaction. Its scope is the function: with FastAPI's default it would commit after the answer."""
+
+
+async def postgres(app: FastAPI) -> None:
+    """Readiness: a connection answers."""
+    database: Database = app.state.database
+    async with asyncio.timeout(POOL_TIMEOUT), database.engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+LimitQuery = Annotated[int, Query(alias="limit", ge=1, le=200, description="Items a page")]
+CursorQuery = Annotated[str | None, Query(alias="cursor", max_length=500, description="next_cursor of the page before")]
+
+
+def encode_cursor(*values: str) -> str:
+    """The position after a row as an opaque string."""
+    return base64.urlsafe_b64encode(json.dumps([1, *values]).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, *, length: int) -> list[str]:
+    """The values of a cursor that `encode_cursor` made of `length` values; raises InvalidCursor."""
+    try:
+        version, *values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise InvalidCursor from error
+    if version != 1 or len(values) != length or not all(isinstance(value, str) for value in values):
+        raise InvalidCursor
+    return values

@@ -1,0 +1,116 @@
+"""loguru for everything: one JSON line per event on stdout, standard logging routed in, the same fields in every service."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+from opentelemetry import trace
+from pydantic_core import to_json
+
+from triton_common.settings import CommonSettings
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+_context: ContextVar[dict[str, str]] = ContextVar("log_context", default={})  # noqa: B039  never changed in place
+
+_PRETTY = (
+    "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <8}</level> <cyan>{extra[service]}</cyan> {message} "
+    "<dim>{extra[line]}</dim>\n{exception}"
+)
+
+
+@contextmanager
+def log_context(**fields: str) -> Iterator[None]:
+    """Put fields (request_id, job_id, task_name) on every line logged inside, in this task or thread."""
+    token = _context.set(_context.get() | fields)
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def current_request_id() -> str | None:
+    """The id of the request being served; None outside one."""
+    return _context.get().get("request_id")
+
+
+def configure_logging(settings: CommonSettings, *, service: str) -> None:
+    """Send everything that logs to stdout, in the format and from the level of the settings."""
+    json_lines = settings.log_format == "json"
+    logger.remove()
+    logger.configure(extra={"service": service}, patcher=_add_json if json_lines else _add_fields)
+    # diagnose prints the values of variables in tracebacks: a member's data, a password. No enqueue: it deadlocks after a fork.
+    logger.add(
+        sys.stdout,
+        level=settings.log_level,
+        format="{extra[json]}\n" if json_lines else (lambda _: _PRETTY),
+        backtrace=False,
+        diagnose=False,
+        enqueue=False,
+    )
+    logging.root.handlers = [_ToLoguru()]
+    logging.root.setLevel(settings.log_level if settings.log_level != "TRACE" else "DEBUG")
+    for name in list(logging.root.manager.loggerDict):
+        known = logging.getLogger(name)
+        known.handlers = []
+        known.propagate = True
+    # one line a request is ours; theirs would double it and print paths with ids
+    for noisy in ("uvicorn.access", "httpx2", "httpcore2", "httpx", "httpcore", "botocore", "sse_starlette"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _ToLoguru(logging.Handler):
+    """Hands records of standard logging to loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level: str | int = record.levelname if record.levelname in logging.getLevelNamesMapping() else record.levelno
+        # patched in afterwards: given as the message, loguru would format the braces in it
+        logger.bind(logger=record.name).opt(exception=record.exc_info).patch(
+            lambda entry: entry.update(message=record.getMessage())
+        ).log(level, "")
+
+
+def _fields(record: "Record") -> dict[str, Any]:
+    fields: dict[str, Any] = {k: v for k, v in record["extra"].items() if k not in ("service", "json", "line")}
+    fields = _context.get() | fields
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        fields["trace_id"] = trace.format_trace_id(span.trace_id)
+    return fields
+
+
+def _add_fields(record: "Record") -> None:
+    record["extra"]["line"] = " ".join(f"{key}={value}" for key, value in _fields(record).items())
+
+
+def _add_json(record: "Record") -> None:
+    line: dict[str, Any] = {
+        "time": record["time"].astimezone().isoformat(timespec="milliseconds"),
+        "level": record["level"].name.lower(),
+        "service": record["extra"].get("service", ""),
+        "message": record["message"],
+    }
+    line |= _fields(record)
+    if (exception := record["exception"]) is not None:
+        line["exception"] = _traceback(exception)
+    record["extra"]["json"] = to_json(line, fallback=str, serialize_unknown=True).decode()
+
+
+def _traceback(exception: Any) -> str:
+    """File, line and function of each frame, and the type: an error's text may quote a value, so only our own are printed."""
+    frames: list[str] = []
+    trace_back = exception.traceback
+    while trace_back is not None:
+        code = trace_back.tb_frame.f_code
+        frames.append(f'File "{code.co_filename}", line {trace_back.tb_lineno}, in {code.co_qualname if hasattr(code, "co_qualname") else code.co_name}')
+        trace_back = trace_back.tb_next
+    kind = exception.type
+    name = f"{kind.__module__}.{kind.__qualname__}" if kind is not None else "unknown"
+    cause = getattr(exception.value, "__cause__", None) or getattr(exception.value, "__context__", None)
+    because = f" (from {type(cause).__module__}.{type(cause).__qualname__})" if cause is not None else ""
+    return "\n".join([*frames, f"{name}{because}"])

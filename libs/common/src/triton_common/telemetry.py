@@ -1,0 +1,48 @@
+"""Metrics and traces: the HTTP metrics every service has, and W3C trace context in and out. Set up after a fork, never before."""
+
+import os
+
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from prometheus_client import Counter, Histogram
+
+HTTP_REQUESTS = Counter("http_requests_total", "Requests answered", ["service", "method", "route", "status"])
+HTTP_DURATION = Histogram(
+    "http_request_duration_seconds",
+    "From the first byte of a request to the last of its answer",
+    ["service", "method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+
+tracer = trace.get_tracer("triton")
+
+
+def configure_tracing(*, service: str, version: str) -> None:
+    """Export spans by OTLP/HTTP when OTEL_EXPORTER_OTLP_ENDPOINT is set; without it none is recorded, but trace ids travel."""
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        return
+    resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", service), "service.version": version})
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        provider = TracerProvider(resource=resource)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    else:
+        provider = TracerProvider(resource=resource, sampler=ALWAYS_OFF)
+    trace.set_tracer_provider(provider)
+
+
+def outgoing_headers(request_id: str | None) -> dict[str, str]:
+    """What a call to another service carries: the request id and the trace context."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    if request_id:
+        headers["X-Request-ID"] = request_id
+    return headers
+
+
+def current_traceparent() -> str:
+    """The trace context of the present span as a W3C header; empty outside one."""
+    return outgoing_headers(None).get("traceparent", "")

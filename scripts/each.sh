@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs one step for every member, one after another, and ends with a line a member: what passed, what failed.
+#   scripts/each.sh test "libs/common services/jobs-service" [pytest arguments]
+set -uo pipefail
+cd "$(dirname "$0")/.."
+members=$2
+shift 2
+failed=()
+for member in $members; do
+  printf '\n== %s\n' "$member"
+  bash scripts/member.sh "$member" pytest "$member/tests" "$@" || failed+=("$member")
+done
+printf '\n'
+for member in $members; do
+  case " ${failed[*]-} " in *" $member "*) echo "FAILED  $member" ;; *) echo "passed  $member" ;; esac
+done
+[ ${#failed[@]} -eq 0 ]

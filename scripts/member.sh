@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs a command in the environment of one member, which has that member's dependencies and no others:
+#   scripts/member.sh services/jobs-service pytest services/jobs-service/tests
+set -euo pipefail
+cd "$(dirname "$0")/.."
+member=$1
+shift
+name=$(basename "$member")
+[ "$member" = libs/common ] && name=triton-common
+[ "$member" = libs/cli ] && name=triton-cli
+export UV_PROJECT_ENVIRONMENT=".venvs/$name"
+exec uv run --quiet --frozen --package "$name" --group dev "$@"
