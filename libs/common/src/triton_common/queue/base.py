@@ -1,0 +1,78 @@
+"""TaskQueue: how a service hands work to workers, whatever carries the messages."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+from triton_common.errors import Unavailable
+from triton_common.messages import Message
+
+
+class QueueUnavailable(Unavailable):
+    """The task queue does not answer; try again."""
+
+
+class TaskStatus(StrEnum):
+    """What is known of a task. One that nobody has seen is pending: a queue may not know better."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TaskQueue(ABC):
+    """Carries named tasks with JSON payloads to workers, at most once: whoever needs more keeps a row and sends again.
+
+    Every method raises QueueUnavailable, in bounded time, when the queue cannot be reached.
+    """
+
+    async def enqueue(
+        self, task: str, payload: Mapping[str, Any], *, queue: str, task_id: str | None = None
+    ) -> str:
+        """Send one task; answers its id."""
+        return (await self.enqueue_many(task, [(task_id, payload)], queue=queue))[0]
+
+    @abstractmethod
+    async def enqueue_many(
+        self, task: str, payloads: Sequence[tuple[str | None, Mapping[str, Any]]], *, queue: str
+    ) -> list[str]:
+        """Send (task id or None, payload) pairs in one round trip, all or none; answers their ids in order."""
+
+    @abstractmethod
+    async def status(self, task_id: str) -> TaskStatus:
+        """What is known of a task."""
+
+    @abstractmethod
+    async def cancel(self, task_id: str) -> None:
+        """Keep a task that has not started from starting. One that runs goes on."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return when the queue can be reached."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of all connections."""
+
+    async def send(self, messages: Sequence[Message]) -> list[str]:
+        """Send messages of one kind in one round trip; a message is its task's payload."""
+        if not messages:
+            return []
+        first = type(messages[0])
+        return await self.enqueue_many(
+            first.name, [(None, message.model_dump(mode="json")) for message in messages], queue=first.queue
+        )
+
+    async def __aenter__(self) -> Self:
+        """Nothing to open: a dead queue must not stop a start."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
