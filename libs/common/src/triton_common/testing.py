@@ -1,0 +1,253 @@
+"""Fixtures for the tests of every member: real Postgres and Redis, real tokens, apps that run.
+
+A member's tests/conftest.py takes them with `pytest_plugins = ["triton_common.testing"]`. Postgres, Redis and alembic are
+imported by the fixtures that need them: a member without a database does not install them.
+"""
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from joserfc import jwt
+from joserfc.jwk import KeySet, OKPKey
+from uuid_utils.compat import uuid7
+
+from triton_common.auth import ALGORITHM, SCOPES_OF_ROLE, TOKEN_TYPE, TokenVerifier
+from triton_common.errors import error_classes
+from triton_common.openapi import openapi_file, openapi_text
+from triton_common.settings import CommonSettings
+
+WORKSPACE = next(folder for folder in Path(__file__).parents if (folder / "uv.lock").exists())
+KEY = OKPKey.generate_key(ALGORITHM, parameters={"kid": "test-key"})
+ISSUER = AUDIENCE = "triton"
+
+
+class AsUser(Protocol):
+    """Headers of a request by somebody with this role."""
+
+    def __call__(
+        self, role: str = "admin", *, client_id: UUID | None = None, scopes: set[str] | None = None, **claims: object
+    ) -> dict[str, str]:
+        """`scopes` in place of the role's; `claims` in place of any of the token's."""
+        ...
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(condition: Callable[[], Any], *, within: float = 10.0) -> Any:  # noqa: ANN401  what the condition answers
+    """The condition's first true answer; fails the test when there is none in `within` seconds."""
+    deadline = time.monotonic() + within
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass in time"  # noqa: S101
+        time.sleep(0.02)
+    return answer
+
+
+def access_token(key: OKPKey = KEY, *, header: dict[str, Any] | None = None, **claims: object) -> str:
+    """A token as auth-service signs them, with any claim or header replaced; a claim of None is left out."""
+    now = int(time.time())
+    payload = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": str(uuid7()),
+        "iat": now,
+        "exp": now + 600,
+        "jti": str(uuid7()),
+        "sid": str(uuid7()),
+        "role": "admin",
+        "scope": "",
+    } | claims
+    protected = {"alg": ALGORITHM, "typ": TOKEN_TYPE, "kid": key.kid} | (header or {})
+    kept = {name: value for name, value in payload.items() if value is not None}
+    return jwt.encode(protected, kept, key, algorithms=[str(protected["alg"])])
+
+
+def test_verifier() -> TokenVerifier:
+    """Trusts the test key alone."""
+
+    async def keys() -> Any:  # noqa: ANN401  a JWKS
+        return KeySet([KEY]).as_dict()
+
+    return TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
+
+
+test_verifier.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's
+
+
+@pytest.fixture(scope="session")
+def as_user() -> AsUser:
+    """Headers with a real token, signed by the test key."""
+    subjects: dict[tuple[str, UUID | None], str] = {}
+
+    def headers(
+        role: str = "admin", *, client_id: UUID | None = None, scopes: set[str] | None = None, **claims: object
+    ) -> dict[str, str]:
+        scope = " ".join(sorted(SCOPES_OF_ROLE[role] if scopes is None else scopes))
+        subject = subjects.setdefault((role, client_id), str(uuid7()))
+        defaults: dict[str, object] = {
+            "role": role,
+            "scope": scope,
+            "sub": subject,
+            "client_id": str(client_id) if client_id else None,
+        }
+        return {"Authorization": f"Bearer {access_token(**(defaults | claims))}"}
+
+    return headers
+
+
+@asynccontextmanager
+async def _running(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    app.state.verifier = test_verifier()
+    async with app.router.lifespan_context(app):
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as http:
+            yield http
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[[FastAPI], AbstractAsyncContextManager[httpx2.AsyncClient]]:
+    """`async with running(app) as http`: the app with its lifespan, trusting the test key, spoken to without a socket."""
+    return _running
+
+
+@contextmanager
+def _serving(app: FastAPI) -> Iterator[str]:
+    app.state.verifier = test_verifier()
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False, timeout_graceful_shutdown=3)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        eventually(lambda: server.started or not thread.is_alive())
+        assert server.started, "the app did not start"  # noqa: S101
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[FastAPI], contextlib.AbstractContextManager[str]]:
+    """`with serving(app) as url`: the app in a real server, for streams and for clients that want a socket."""
+    return _serving
+
+
+@pytest.fixture(scope="session")
+def member_folder(request: pytest.FixtureRequest) -> Path:
+    """The folder of the member whose tests run: the one with the pyproject.toml above them."""
+    first = Path(request.config.args[0].split("::")[0]).resolve()
+    return next(folder for folder in (first, *first.parents) if (folder / "pyproject.toml").exists())
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A real Postgres of this run's own, without fsync; it has `.url(database)`, `.stop()` and `.start()`."""
+    from triton_common.embedded import Postgres  # noqa: PLC0415  see the module's docstring
+
+    with tempfile.TemporaryDirectory(prefix="triton-pg-") as folder:
+        server = Postgres(Path(folder) / "data", port=free_port(), durable=False)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _psql(server: Any, statement: str) -> None:  # noqa: ANN401  Postgres, imported late
+    import psycopg  # noqa: PLC0415  see the module's docstring
+
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: Any, member_folder: Path) -> str:
+    """A database that the member's migrations have built; each test's own is copied from it."""
+    _psql(postgres_server, "CREATE DATABASE template_migrated")
+    subprocess.run(  # noqa: S603  our own command
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        cwd=member_folder,
+        env=os.environ | {"DATABASE_URL": postgres_server.url("template_migrated")},
+        check=True,
+        capture_output=True,
+    )
+    return "template_migrated"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Any, migrated_template: str) -> Iterator[str]:
+    """A migrated database of the test's own: what it commits, no other test sees."""
+    name = f"test_{uuid7().hex}"
+    _psql(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    yield postgres_server.url(name)
+    _psql(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Any]:
+    """A real Redis of this run's own; it has `.url`, `.stop()` and `.start()`."""
+    from triton_common.embedded import Redis  # noqa: PLC0415  see the module's docstring
+
+    with tempfile.TemporaryDirectory(prefix="triton-redis-") as folder:
+        server = Redis(Path(folder), port=free_port())
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: Any) -> str:
+    """An empty Redis."""
+    import redis  # noqa: PLC0415  see the module's docstring
+
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    url: str = redis_server.url
+    return url
+
+
+def assert_openapi_matches(app: FastAPI, name: str) -> None:
+    """docs/openapi has this app's document; `just openapi` writes it."""
+    kept = openapi_file(name, root=WORKSPACE).read_text()
+    assert openapi_text(app) == kept, f"docs/openapi/{name}.json is old: run `uv run just openapi`"  # noqa: S101
+
+
+def assert_settings_documented(settings: type[CommonSettings]) -> None:
+    """.env.example names every variable of the settings class."""
+    names = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", (WORKSPACE / ".env.example").read_text(), re.MULTILINE))
+    missing = {settings.variable_of(field) for field in settings.model_fields} - names
+    assert not missing, f".env.example lacks {', '.join(sorted(missing))}"  # noqa: S101
+
+
+def assert_errors_documented() -> None:
+    """docs/ERRORS.md explains every error class that is imported, under its code, and no two classes share one."""
+    codes = [cls.code for cls in error_classes()]
+    assert len(codes) == len(set(codes)), "two error classes have the same code"  # noqa: S101
+    documented = set(re.findall(r"^\| `([a-z0-9_]+)`", (WORKSPACE / "docs" / "ERRORS.md").read_text(), re.MULTILINE))
+    missing = set(codes) - documented
+    assert not missing, f"docs/ERRORS.md lacks {', '.join(sorted(missing))}"  # noqa: S101
