@@ -1,4 +1,4 @@
-"""create_app(): the one shape of all services: logging, telemetry, errors, health, metrics, body limit, CORS, routers."""
+"""create_app(), the one shape of all services: logging, telemetry, errors, health, metrics, body limit, CORS."""
 
 import asyncio
 import re
@@ -20,7 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from triton_common.auth import TokenVerifier, remote_keys
-from triton_common.errors import AppError, ContentTooLarge, install_error_handlers, internal_error_response, problem_response
+from triton_common.errors import (
+    AppError,
+    ContentTooLarge,
+    install_error_handlers,
+    internal_error_response,
+    problem_response,
+)
 from triton_common.logging import configure_logging, log_context
 from triton_common.schemas import DependencyHealth, Health, Problem
 from triton_common.settings import CommonSettings
@@ -144,7 +150,7 @@ def _operations(*, name: str, version: str, readiness: Sequence[Check]) -> APIRo
     return router
 
 
-class Degraded(Exception):  # noqa: N818  not an error: the service works, with less
+class Degraded(Exception):
     """Raised by a readiness check of something the service can do without for a while."""
 
 
@@ -206,7 +212,7 @@ class RequestMiddleware:
         ):
             try:
                 await self.app(scope, receive, send_with_id)
-            except Exception as error:  # noqa: BLE001  the outermost place there is
+            except Exception as error:
                 if answered:  # too late for another answer: cut the connection, so that nobody takes it for whole
                     logger.opt(exception=error).error("answer broke off")
                     raise
@@ -217,9 +223,9 @@ class RequestMiddleware:
             HTTP_DURATION.labels(self.service, scope["method"], route).observe(seconds)
             span.update_name(f"{scope['method']} {route}")
             span.set_attribute("http.response.status_code", status)
-            logger.bind(
-                method=scope["method"], route=route, status=status, duration_ms=round(seconds * 1000, 2)
-            ).info("request served")
+            logger.bind(method=scope["method"], route=route, status=status, duration_ms=round(seconds * 1000, 2)).info(
+                "request served"
+            )
 
 
 def route_template(scope: Scope) -> str:

@@ -15,7 +15,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from joserfc import jws, jwt
 from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import KeySet, KeySetSerialization
-
 from loguru import logger
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,7 +28,15 @@ CACHED_TOKENS: Final = 10_000
 REFETCH_SECONDS: Final = 60.0  # an unknown kid makes us ask again this often at most: no amplification
 
 _READ: Final = frozenset(
-    {"clients:read", "value-propositions:read", "prospects:read", "data:read", "jobs:read", "documents:read", "agents:read"}
+    {
+        "clients:read",
+        "value-propositions:read",
+        "prospects:read",
+        "data:read",
+        "jobs:read",
+        "documents:read",
+        "agents:read",
+    }
 )
 _WRITE: Final = frozenset({"clients:write", "value-propositions:write", "prospects:write", "data:write", "jobs:write"})
 _SERVICE: Final = frozenset({"jobs:work", "data:read", "prospects:read"})
@@ -144,7 +151,7 @@ class TokenVerifier:
         self._verified: OrderedDict[bytes, Principal] = OrderedDict()
 
     async def __aenter__(self) -> Self:
-        """Read the keys early, so that the first request need not wait; without them, try again at the first request."""
+        """Read the keys early, so that the first request need not wait; when there are none, it tries again."""
         try:
             await self._fetch()
         except KeysUnavailable:
@@ -252,7 +259,10 @@ def _has(keys: KeySet, kid: str) -> bool:
 
 
 _bearer = HTTPBearer(
-    auto_error=False, scheme_name="bearer", bearerFormat="JWT", description="The access_token of POST /api/v1/auth/login"
+    auto_error=False,
+    scheme_name="bearer",
+    bearerFormat="JWT",
+    description="The access_token of POST /api/v1/auth/login",
 )
 
 
@@ -269,7 +279,7 @@ CurrentPrincipal = Annotated[Principal, Depends(_principal)]
 """Who asks; 401 when nobody does."""
 
 
-def require(scope: str) -> Any:  # noqa: ANN401  what Depends() returns
+def require(scope: str) -> Any:
     """A dependency: the principal, whose token must have this scope."""
     if scope not in ALL_SCOPES:
         raise ValueError(f"{scope} is no scope")

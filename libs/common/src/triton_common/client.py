@@ -1,5 +1,7 @@
-"""Calls between services: timeouts, retries of what may be repeated, the request id, a service's own token; and a problem
-in an answer raised as the error it was."""
+"""Calls between services: timeouts, retries of what may be repeated, the request id, a service's own token.
+
+A problem in an answer is raised as the error it was.
+"""
 
 import asyncio
 import random
@@ -79,10 +81,10 @@ def _worth_another_try(method: str, response: httpx2.Response) -> bool:
 
 def _pause(attempt: int) -> float:
     """Seconds before the next attempt: 0.1, 0.2, … with up to as much again by chance, so that callers spread."""
-    return 0.1 * 2**attempt * (1 + random.random())  # noqa: S311  no secret
+    return random.uniform(0.1, 0.2) * float(2**attempt)  # noqa: S311  no secret
 
 
-def _decoded(response: httpx2.Response) -> Any:  # noqa: ANN401  JSON
+def _decoded(response: httpx2.Response) -> Any:
     if response.is_error:
         raise remote_error(response)
     return response.json() if response.content else None
@@ -103,17 +105,23 @@ class ServiceClient:
         self._token = token
         self._http = httpx2.AsyncClient(base_url=base_url, timeout=timeout, transport=transport)
 
-    async def get(self, path: str, *, token: str | None = None, **params: Any) -> Any:  # noqa: ANN401  JSON
+    async def get(self, path: str, *, token: str | None = None, **params: Any) -> Any:
         """GET with query parameters."""
         return await self.request("GET", path, token=token, params=params)
 
-    async def post(self, path: str, *, json: Any, token: str | None = None, **options: Any) -> Any:  # noqa: ANN401  JSON
+    async def post(self, path: str, *, json: Any, token: str | None = None, **options: Any) -> Any:
         """POST a JSON body. Not repeated: the other side may have done it."""
         return await self.request("POST", path, token=token, json=json, **options)
 
     async def request(
-        self, method: str, path: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Any
-    ) -> Any:  # noqa: ANN401  JSON
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Any:
         """Any call; `options` as httpx2 takes them."""
         for attempt in range(ATTEMPTS):
             sent = outgoing_headers(current_request_id()) | dict(headers or {})
@@ -162,15 +170,15 @@ class SyncServiceClient:
         self._token = token
         self._http = httpx2.Client(base_url=base_url, timeout=timeout, transport=transport)
 
-    def get(self, path: str, **params: Any) -> Any:  # noqa: ANN401  JSON
+    def get(self, path: str, **params: Any) -> Any:
         """GET with query parameters."""
         return self.request("GET", path, params=params)
 
-    def post(self, path: str, *, json: Any, **options: Any) -> Any:  # noqa: ANN401  JSON
+    def post(self, path: str, *, json: Any, **options: Any) -> Any:
         """POST a JSON body. Not repeated: the other side may have done it."""
         return self.request("POST", path, json=json, **options)
 
-    def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:  # noqa: ANN401  JSON
+    def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:
         """Any call; `options` as httpx2 takes them."""
         for attempt in range(ATTEMPTS):
             sent = outgoing_headers(current_request_id()) | dict(headers or {})

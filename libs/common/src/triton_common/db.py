@@ -1,4 +1,4 @@
-"""Postgres: one request is one transaction, committed before the answer leaves; a pool of plain connections for hot paths."""
+"""Postgres: one request is one transaction, committed before the answer leaves; a plain pool for hot paths."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from sqlalchemy import DateTime, MetaData, func, text
+from sqlalchemy import DateTime, func, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as SqlalchemyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
@@ -33,7 +33,7 @@ NAMING_CONVENTION: Final = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-SQLModel.metadata.naming_convention = NAMING_CONVENTION  # type: ignore[assignment]  # SQLAlchemy's stub wants its own alias
+SQLModel.metadata.naming_convention = NAMING_CONVENTION
 
 CONNECT_TIMEOUT: Final = 3  # seconds, as POOL_TIMEOUT: a request waits no longer than that for a dead Postgres
 POOL_TIMEOUT: Final = 3.0
@@ -51,12 +51,12 @@ class InvalidCursor(BadRequest):
     """The cursor is not one that a list gave."""
 
 
-def timestamp(*, default: bool = False, nullable: bool = False) -> Any:  # noqa: ANN401  what Field() returns
+def timestamp(*, default: bool = False, nullable: bool = False) -> Any:
     """A column of UTC-aware times; `default` fills it with the server's now()."""
     return Field(
         default=None,
         nullable=nullable,
-        sa_type=DateTime(timezone=True),  # type: ignore[call-overload]
+        sa_type=DateTime(timezone=True),
         sa_column_kwargs={"server_default": func.now()} if default else {},
     )
 
@@ -188,4 +188,4 @@ def decode_cursor(cursor: str, *, length: int) -> list[str]:
         raise InvalidCursor from error
     if version != 1 or len(values) != length or not all(isinstance(value, str) for value in values):
         raise InvalidCursor
-    return values
+    return [str(value) for value in values]

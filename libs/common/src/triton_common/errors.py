@@ -42,7 +42,9 @@ class AppError(Exception):
     title: ClassVar[str]
     headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, message: str = "", *, details: Sequence[ProblemDetail] = (), retry_after: int | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, details: Sequence[ProblemDetail] = (), retry_after: int | None = None
+    ) -> None:
         """`message` says what to do; `details` one entry per field; `retry_after` in seconds becomes the header."""
         self.message = message or self.title
         self.details = list(details)
@@ -64,7 +66,7 @@ class Unauthorized(AppError):
     """The request needs a valid access token."""
 
     status = HTTPStatus.UNAUTHORIZED
-    headers = {"WWW-Authenticate": "Bearer"}
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(AppError):
@@ -173,7 +175,7 @@ def problem_response(error: AppError, *, request_id: str | None = None) -> Respo
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error of `app` as problem+json. 4xx is logged at info; 5xx with its traceback, a fixed sentence outside."""
+    """Answer every error of `app` as problem+json; log 4xx at info, 5xx with its traceback."""
     app.add_exception_handler(AppError, _on_app_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)

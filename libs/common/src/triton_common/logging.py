@@ -1,4 +1,4 @@
-"""loguru for everything: one JSON line per event on stdout, standard logging routed in, the same fields in every service."""
+"""loguru for everything: one JSON line an event on stdout, standard logging routed in, the same fields everywhere."""
 
 import logging
 import sys
@@ -44,7 +44,7 @@ def configure_logging(settings: CommonSettings, *, service: str) -> None:
     json_lines = settings.log_format == "json"
     logger.remove()
     logger.configure(extra={"service": service}, patcher=_add_json if json_lines else _add_fields)
-    # diagnose prints the values of variables in tracebacks: a member's data, a password. No enqueue: it deadlocks after a fork.
+    # diagnose prints the values of variables in tracebacks: a member's data, a password; enqueue deadlocks after a fork
     logger.add(
         sys.stdout,
         level=settings.log_level,
@@ -71,7 +71,7 @@ class _ToLoguru(logging.Handler):
         level: str | int = record.levelname if record.levelname in logging.getLevelNamesMapping() else record.levelno
         # patched in afterwards: given as the message, loguru would format the braces in it
         logger.bind(logger=record.name).opt(exception=record.exc_info).patch(
-            lambda entry: entry.update(message=record.getMessage())
+            lambda entry: entry.__setitem__("message", record.getMessage())
         ).log(level, "")
 
 
@@ -102,12 +102,12 @@ def _add_json(record: "Record") -> None:
 
 
 def _traceback(exception: Any) -> str:
-    """File, line and function of each frame, and the type: an error's text may quote a value, so only our own are printed."""
+    """File, line and function of each frame, and the error's type. Not its text, which may quote a member's data."""
     frames: list[str] = []
     trace_back = exception.traceback
     while trace_back is not None:
         code = trace_back.tb_frame.f_code
-        frames.append(f'File "{code.co_filename}", line {trace_back.tb_lineno}, in {code.co_qualname if hasattr(code, "co_qualname") else code.co_name}')
+        frames.append(f'File "{code.co_filename}", line {trace_back.tb_lineno}, in {code.co_qualname}')
         trace_back = trace_back.tb_next
     kind = exception.type
     name = f"{kind.__module__}.{kind.__qualname__}" if kind is not None else "unknown"

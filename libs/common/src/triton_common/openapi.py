@@ -1,4 +1,4 @@
-"""A service's OpenAPI document as docs/openapi keeps it: `python -m triton_common.openapi jobs-service` writes it anew."""
+"""A service's OpenAPI document as docs/openapi keeps it; `python -m triton_common.openapi jobs-service` writes it."""
 
 import importlib
 import json

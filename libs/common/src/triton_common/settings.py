@@ -48,11 +48,7 @@ class CommonSettings(BaseSettings):
         if self.environment is Environment.PROD and "*" in self.cors_origins:
             raise ValueError("TRITON_CORS_ORIGINS must name the origins in prod; * is for dev")
         if self.environment is not Environment.DEV:
-            weak = [
-                name
-                for name, value in self
-                if isinstance(value, SecretStr) and is_weak(value.get_secret_value())
-            ]
+            weak = [name for name, value in self if isinstance(value, SecretStr) and is_weak(value.get_secret_value())]
             if weak:
                 names = ", ".join(self.variable_of(name) for name in weak)
                 raise ValueError(f"set {names}: empty, short or placeholder secrets are only for dev")
@@ -67,4 +63,4 @@ class CommonSettings(BaseSettings):
 
 def is_weak(secret: str) -> bool:
     """True for a secret that no one may go to production with: under 16 characters, or a placeholder."""
-    return len(secret) < 16 or bool(PLACEHOLDERS.match(secret))  # noqa: PLR2004  128 bits as base64 are 22
+    return len(secret) < 16 or bool(PLACEHOLDERS.match(secret))

@@ -1,4 +1,4 @@
-"""Metrics and traces: the HTTP metrics every service has, and W3C trace context in and out. Set up after a fork, never before."""
+"""Metrics and traces: the HTTP metrics every service has, and W3C trace context in and out."""
 
 import os
 
@@ -22,10 +22,15 @@ tracer = trace.get_tracer("triton")
 
 
 def configure_tracing(*, service: str, version: str) -> None:
-    """Export spans by OTLP/HTTP when OTEL_EXPORTER_OTLP_ENDPOINT is set; without it none is recorded, but trace ids travel."""
+    """Export spans by OTLP/HTTP when OTEL_EXPORTER_OTLP_ENDPOINT is set; without it none is recorded, yet ids travel.
+
+    To be called after a fork, never before: the exporter has a thread.
+    """
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
-    resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", service), "service.version": version})
+    resource = Resource.create(
+        {"service.name": os.environ.get("OTEL_SERVICE_NAME", service), "service.version": version}
+    )
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         provider = TracerProvider(resource=resource)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -1,6 +1,6 @@
 """Fixtures for the tests of every member: real Postgres and Redis, real tokens, apps that run.
 
-A member's tests/conftest.py takes them with `pytest_plugins = ["triton_common.testing"]`. Postgres, Redis and alembic are
+A member's tests/conftest.py takes them with `pytest_plugins = ["triton_common.testing"]`. Postgres and Redis are
 imported by the fixtures that need them: a member without a database does not install them.
 """
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,7 +55,7 @@ def free_port() -> int:
         return port
 
 
-def eventually(condition: Callable[[], Any], *, within: float = 10.0) -> Any:  # noqa: ANN401  what the condition answers
+def eventually(condition: Callable[[], Any], *, within: float = 10.0) -> Any:
     """The condition's first true answer; fails the test when there is none in `within` seconds."""
     deadline = time.monotonic() + within
     while not (answer := condition()):
@@ -64,7 +64,9 @@ def eventually(condition: Callable[[], Any], *, within: float = 10.0) -> Any:  #
     return answer
 
 
-def access_token(key: OKPKey = KEY, *, header: dict[str, Any] | None = None, **claims: object) -> str:
+def access_token(
+    claims: Mapping[str, object] | None = None, *, key: OKPKey = KEY, header: Mapping[str, object] | None = None
+) -> str:
     """A token as auth-service signs them, with any claim or header replaced; a claim of None is left out."""
     now = int(time.time())
     payload = {
@@ -77,8 +79,8 @@ def access_token(key: OKPKey = KEY, *, header: dict[str, Any] | None = None, **c
         "sid": str(uuid7()),
         "role": "admin",
         "scope": "",
-    } | claims
-    protected = {"alg": ALGORITHM, "typ": TOKEN_TYPE, "kid": key.kid} | (header or {})
+    } | dict(claims or {})
+    protected = {"alg": ALGORITHM, "typ": TOKEN_TYPE, "kid": key.kid} | dict(header or {})
     kept = {name: value for name, value in payload.items() if value is not None}
     return jwt.encode(protected, kept, key, algorithms=[str(protected["alg"])])
 
@@ -86,7 +88,7 @@ def access_token(key: OKPKey = KEY, *, header: dict[str, Any] | None = None, **c
 def test_verifier() -> TokenVerifier:
     """Trusts the test key alone."""
 
-    async def keys() -> Any:  # noqa: ANN401  a JWKS
+    async def keys() -> Any:
         return KeySet([KEY]).as_dict()
 
     return TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
@@ -111,7 +113,7 @@ def as_user() -> AsUser:
             "sub": subject,
             "client_id": str(client_id) if client_id else None,
         }
-        return {"Authorization": f"Bearer {access_token(**(defaults | claims))}"}
+        return {"Authorization": f"Bearer {access_token(defaults | claims)}"}
 
     return headers
 
@@ -127,7 +129,7 @@ async def _running(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 
 @pytest.fixture(scope="session")
 def running() -> Callable[[FastAPI], AbstractAsyncContextManager[httpx2.AsyncClient]]:
-    """`async with running(app) as http`: the app with its lifespan, trusting the test key, spoken to without a socket."""
+    """`async with running(app) as http`: the app with its lifespan, trusting the test key, without a socket."""
     return _running
 
 
@@ -176,7 +178,7 @@ def postgres_server() -> Iterator[Any]:
             server.stop()
 
 
-def _psql(server: Any, statement: str) -> None:  # noqa: ANN401  Postgres, imported late
+def _psql(server: Any, statement: str) -> None:
     import psycopg  # noqa: PLC0415  see the module's docstring
 
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
@@ -187,7 +189,7 @@ def _psql(server: Any, statement: str) -> None:  # noqa: ANN401  Postgres, impor
 def migrated_template(postgres_server: Any, member_folder: Path) -> str:
     """A database that the member's migrations have built; each test's own is copied from it."""
     _psql(postgres_server, "CREATE DATABASE template_migrated")
-    subprocess.run(  # noqa: S603  our own command
+    subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         cwd=member_folder,
         env=os.environ | {"DATABASE_URL": postgres_server.url("template_migrated")},

@@ -30,9 +30,7 @@ class TaskQueue(ABC):
     Every method raises QueueUnavailable, in bounded time, when the queue cannot be reached.
     """
 
-    async def enqueue(
-        self, task: str, payload: Mapping[str, Any], *, queue: str, task_id: str | None = None
-    ) -> str:
+    async def enqueue(self, task: str, payload: Mapping[str, Any], *, queue: str, task_id: str | None = None) -> str:
         """Send one task; answers its id."""
         return (await self.enqueue_many(task, [(task_id, payload)], queue=queue))[0]
 

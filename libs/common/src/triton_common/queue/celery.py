@@ -17,7 +17,9 @@ from uuid_utils.compat import uuid4
 
 from triton_common.queue.base import QueueUnavailable, TaskQueue, TaskStatus
 
-SOCKET_TIMEOUT: Final = 5  # seconds; without one, a worker behind a half-open connection stays deaf for ever (measured: 370 s)
+SOCKET_TIMEOUT: Final = (
+    5  # seconds; without one, a worker behind a half-open connection stays deaf for ever (measured: 370 s)
+)
 SEND_TIMEOUT: Final = 2.0  # seconds; the sender waits no longer for a frozen Redis, and the sweep sends again
 
 _STATUS: Final = {
@@ -87,18 +89,17 @@ class CeleryTaskQueue(TaskQueue):
             return []
         ids = [task_id or str(uuid4()) for task_id, _ in payloads]
         messages = [
-            self._message(task, task_id, payload, queue)
-            for task_id, (_, payload) in zip(ids, payloads, strict=True)
+            self._message(task, task_id, payload, queue) for task_id, (_, payload) in zip(ids, payloads, strict=True)
         ]
         try:
             async with asyncio.timeout(2 * SEND_TIMEOUT):
-                await self._redis.lpush(queue, *messages)  # type: ignore[misc]  # redis-py types sync and async as one
+                await self._redis.lpush(queue, *messages)
         except (RedisError, OSError, TimeoutError) as error:
             raise QueueUnavailable(retry_after=1) from error
         return ids
 
     def _message(self, task: str, task_id: str, payload: Mapping[str, Any], queue: str) -> str:
-        """A task message as kombu's Redis transport writes it (kombu.transport.virtual: prepare_message, basic_publish)."""
+        """A message as kombu's Redis transport writes it (kombu.transport.virtual: prepare_message, basic_publish)."""
         built = self._app.amqp.as_task_v2(task_id, task, args=(), kwargs=dict(payload), argsrepr="()", kwargsrepr="{…}")
         body = json.dumps(built.body, separators=(",", ":")).encode()
         properties = dict(built.properties) | {
@@ -128,7 +129,7 @@ class CeleryTaskQueue(TaskQueue):
         return _STATUS.get(meta["status"], TaskStatus.PENDING)
 
     async def cancel(self, task_id: str) -> None:
-        """By Celery's revoke, which lives in the memory of the workers that are up: a job's own state decides, not this."""
+        """By Celery's revoke, which lives in the memory of workers that are up: a job's own state decides."""
         try:
             await asyncio.to_thread(self._app.control.revoke, task_id)
         except (RedisError, KombuError, OSError) as error:
@@ -137,7 +138,7 @@ class CeleryTaskQueue(TaskQueue):
     async def ping(self) -> None:
         """Redis answers."""
         try:
-            await self._redis.ping()  # type: ignore[misc]  # redis-py types sync and async as one
+            await self._redis.ping()
         except (RedisError, OSError) as error:
             raise QueueUnavailable from error
 
