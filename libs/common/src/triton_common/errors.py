@@ -213,7 +213,9 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  what the handler is registered for
     by_status: dict[int, type[AppError]] = {cls.status.value: cls for cls in AppError.__subclasses__()}
     cls = by_status.get(error.status_code, Internal if error.status_code >= 500 else BadRequest)
-    return await _on_app_error(_, cls(_NO_ROUTE if cls is NotFound else str(error.detail)))
+    ours = cls(_NO_ROUTE if cls is NotFound else str(error.detail))
+    ours.headers = dict(error.headers or {}) | dict(cls.headers)  # type: ignore[misc]  # of this answer: Allow, on a 405
+    return await _on_app_error(_, ours)
 
 
 _NO_ROUTE = "No route has this path. See /docs for those there are."

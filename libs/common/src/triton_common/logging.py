@@ -46,9 +46,11 @@ def configure_logging(settings: CommonSettings, *, service: str) -> None:
     logger.configure(extra={"service": service}, patcher=_add_json if json_lines else _add_fields)
     # diagnose prints the values of variables in tracebacks: a member's data, a password; enqueue deadlocks after a fork
     logger.add(
-        sys.stdout,
+        _write,
         level=settings.log_level,
-        format="{extra[json]}\n" if json_lines else (lambda _: _PRETTY),
+        # a function: to a plain string loguru would add the exception's text, which may quote a member's data
+        format=(lambda _: "{extra[json]}\n") if json_lines else (lambda _: _PRETTY),
+        colorize=not json_lines and sys.stdout.isatty(),
         backtrace=False,
         diagnose=False,
         enqueue=False,
@@ -62,6 +64,11 @@ def configure_logging(settings: CommonSettings, *, service: str) -> None:
     # one line a request is ours; theirs would double it and print paths with ids
     for noisy in ("uvicorn.access", "httpx2", "httpcore2", "httpx", "httpcore", "botocore", "sse_starlette"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 class _ToLoguru(logging.Handler):

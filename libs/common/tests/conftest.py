@@ -1,0 +1,124 @@
+"""Fixtures of the shared library's own tests."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import httpx2
+import pytest
+import pytest_asyncio
+from fastapi import APIRouter, FastAPI, Request
+from pydantic import Field
+from triton_common.app import Degraded, create_app
+from triton_common.auth import CurrentPrincipal, Principal, require
+from triton_common.errors import (
+    BadRequest,
+    Conflict,
+    ContentTooLarge,
+    Forbidden,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+    problems,
+)
+from triton_common.schemas import ProblemDetail, Schema
+from triton_common.settings import CommonSettings
+
+pytest_plugins = ["triton_common.testing"]
+
+
+class WidgetCreate(Schema):
+    """A body."""
+
+    name: str = Field(min_length=2)
+    size: int = Field(ge=0)
+
+
+class WidgetBroken(Conflict):
+    """The widget is broken."""
+
+
+BY_STATUS = {
+    cls.status.value: cls
+    for cls in (
+        BadRequest,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        WidgetBroken,
+        ContentTooLarge,
+        Unprocessable,
+        Unavailable,
+    )
+}
+router = APIRouter()
+
+
+@router.post("/widgets", status_code=201, responses=problems(WidgetBroken))
+async def create_widget(body: WidgetCreate) -> WidgetCreate:
+    """Answers what it got."""
+    return body
+
+
+@router.get("/raise/{status}")
+async def raise_status(status: int) -> None:
+    """Raises the error of a status."""
+    if status == 429:
+        raise TooManyRequests("Wait.", retry_after=7)
+    raise BY_STATUS[status]("Do this.", details=[ProblemDetail(field="a", issue="b", code="c")])
+
+
+@router.get("/crash")
+async def crash() -> None:
+    """Raises what nobody expects, with a secret in its text."""
+    raise RuntimeError("canary-999-17-5017")
+
+
+@router.get("/me")
+async def me(principal: CurrentPrincipal) -> dict[str, str]:
+    """Who asks."""
+    return {"subject": principal.subject}
+
+
+@router.get("/jobs-only")
+async def jobs_only(principal: Annotated[Principal, require("jobs:write")]) -> dict[str, bool]:
+    """Needs a scope."""
+    return {"staff": principal.is_staff}
+
+
+@router.post("/raw")
+async def raw(request: Request) -> dict[str, int]:
+    """Reads its body piece by piece."""
+    return {"bytes": sum([len(chunk) async for chunk in request.stream()])}
+
+
+async def brick(app: FastAPI) -> None:
+    """A dependency that tests can break."""
+    match app.state.brick:
+        case "down":
+            raise ConnectionError("host db.internal user root")
+        case "degraded":
+            raise Degraded("works with less")
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """A service with every kind of answer."""
+    built = create_app(
+        CommonSettings(cors_origins="https://app.example", max_body_bytes=2048),
+        name="widget-service",
+        version="1.2.3",
+        description="Widgets.",
+        routers=[router],
+        readiness=[brick],
+    )
+    built.state.brick = "ok"
+    return built
+
+
+@pytest_asyncio.fixture
+async def http(app: FastAPI, running) -> AsyncIterator[httpx2.AsyncClient]:
+    """Speaks to the app."""
+    async with running(app) as client:
+        yield client
