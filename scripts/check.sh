@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Everything that needs no running part, each step whether or not the one before it passed: what failed is listed last.
+#   scripts/check.sh "libs/common services/jobs-service"
+set -uo pipefail
+cd "$(dirname "$0")/.."
+failed=()
+step() {
+  local name=$1
+  shift
+  if output=$("$@" 2>&1); then
+    echo "passed  $name"
+  else
+    failed+=("$name")
+    printf 'FAILED  %s\n%s\n' "$name" "$output"
+  fi
+}
+step "lock" uv lock --check
+step "format" ruff format --check .
+step "lint" ruff check .
+step "imports" lint-imports
+for member in $1; do
+  step "types $member" bash scripts/member.sh "$member" mypy "$member/src"
+done
+if ls .github/workflows/*.yml >/dev/null 2>&1; then
+  step "workflows" check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+fi
+step "links" python scripts/links.py
+if [ ${#failed[@]} -gt 0 ]; then
+  printf '\n%s failed:\n' "${#failed[@]}"
+  printf '  %s\n' "${failed[@]}"
+  exit 1
+fi
