@@ -52,9 +52,10 @@ def create_app(
     readiness: Sequence[Check] = (),
     max_body_bytes: int | None = None,
     verifier: TokenVerifier | None = None,
+    openapi_url: str | None = "/openapi.json",
 ) -> FastAPI:
     """A service's app. `max_body_bytes` overrides the setting for a service that takes files; `verifier` for the one
-    that issues the tokens itself."""
+    that issues the tokens itself; `openapi_url` None for the one that has a document of its own there."""
     configure_logging(settings, service=name)
     configure_tracing(service=name, version=version)
 
@@ -78,7 +79,7 @@ def create_app(
         lifespan=run,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=openapi_url,
         separate_input_output_schemas=False,
         responses={422: {"model": Problem, "description": "Validation failed"}},
     )
