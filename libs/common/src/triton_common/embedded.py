@@ -208,18 +208,23 @@ class Postgres(_Child):
 
         Raises ServerNotStarted when initdb refuses.
         """
-        fresh = not (self.data / "PG_VERSION").exists()
-        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self.data / "PG_VERSION").exists():
+            self._initdb()
         user = _unprivileged(self.data) if os.geteuid() == 0 else None
         if user is not None:
-            os.chown(self.data, user, -1)
             for path in (self.data, _postgres_bin() / "postgres"):
                 _let_in(path)
-        if fresh:
-            self._initdb(user)
         return user
 
-    def _initdb(self, user: int | None) -> None:
+    def _initdb(self) -> None:
+        new = self.data.with_name(f"{self.data.name}.new")  # renamed when it is whole: we may be killed on the way
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700, parents=True)
+        user = _unprivileged(new) if os.geteuid() == 0 else None
+        if user is not None:
+            os.chown(new, user, -1)
+            for path in (new, _postgres_bin() / "initdb"):
+                _let_in(path)
         with tempfile.NamedTemporaryFile("w", prefix="triton-", suffix=".pw") as password_file:
             password_file.write(self._password)
             password_file.flush()
@@ -228,20 +233,21 @@ class Postgres(_Child):
             done = subprocess.run(  # noqa: S603  our own command
                 [
                     str(_postgres_bin() / "initdb"),
-                    *("-D", str(self.data), "-U", self.user, "--pwfile", password_file.name),
+                    *("-D", str(new), "-U", self.user, "--pwfile", password_file.name),
                     *("--auth", "scram-sha-256", "--encoding", "UTF8"),
                     # the same order of strings on every machine, whatever locales it has
                     *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
                     *(() if self._durable else ("--no-sync",)),
                 ],
                 **_as_user(user),
-                cwd=self.data,
+                cwd=new,
                 capture_output=True,
                 text=True,
                 check=False,
             )
         if done.returncode:
             raise ServerNotStarted(f"initdb could not make {self.data}: {(done.stderr or done.stdout).strip()}")
+        new.rename(self.data)
 
     def check(self) -> None:
         """Log in and ask; raises psycopg's error."""
