@@ -76,10 +76,8 @@ class _ToLoguru(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level: str | int = record.levelname if record.levelname in logging.getLevelNamesMapping() else record.levelno
-        # patched in afterwards: given as the message, loguru would format the braces in it
-        logger.bind(logger=record.name).opt(exception=record.exc_info).patch(
-            lambda entry: entry.__setitem__("message", record.getMessage())
-        ).log(level, "")
+        # without arguments loguru leaves braces alone
+        logger.bind(logger=record.name).opt(exception=record.exc_info).log(level, record.getMessage())
 
 
 def _fields(record: "Record") -> dict[str, Any]:
@@ -105,7 +103,7 @@ def _add_json(record: "Record") -> None:
     line |= _fields(record)
     if (exception := record["exception"]) is not None:
         line["exception"] = _traceback(exception)
-    record["extra"]["json"] = to_json(line, fallback=str, serialize_unknown=True).decode()
+    record["extra"]["json"] = to_json(line, fallback=str, bytes_mode="hex").decode()
 
 
 def _traceback(exception: Any) -> str:

@@ -1,0 +1,59 @@
+"""Settings: what dev forgives, staging and prod refuse."""
+
+import pytest
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsConfigDict
+from triton_common.settings import CommonSettings, Environment
+from triton_common.testing import assert_settings_documented
+
+
+class WidgetSettings(CommonSettings):
+    """A service's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="WIDGET_")
+
+    key: SecretStr = SecretStr("")
+    size: int = 3
+
+
+def test_environment_is_read_under_prefix_and_full_names(monkeypatch):
+    monkeypatch.setenv("WIDGET_SIZE", "7")
+    monkeypatch.setenv("TRITON_ENV", "dev")
+    monkeypatch.setenv("TRITON_CORS_ORIGINS", "https://a.example, https://b.example,")
+    settings = WidgetSettings()
+    assert (settings.size, settings.environment) == (7, Environment.DEV)
+    assert settings.cors_origins == ["https://a.example", "https://b.example"]
+
+
+def test_variable_of_a_field_is_known():
+    assert WidgetSettings.variable_of("key") == "WIDGET_KEY"
+    assert WidgetSettings.variable_of("environment") == "TRITON_ENV"
+
+
+@pytest.mark.parametrize("secret", ["", "s3cr3t!", "changeme-changeme-changeme", "placeholder-0123456789"])
+@pytest.mark.parametrize("environment", ["staging", "prod"])
+def test_weak_secret_stops_the_start_and_is_named_not_shown(monkeypatch, secret, environment):
+    monkeypatch.setenv("TRITON_ENV", environment)
+    monkeypatch.setenv("WIDGET_KEY", secret)
+    with pytest.raises(ValidationError, match="set WIDGET_KEY") as caught:
+        WidgetSettings()
+    assert not secret or secret not in str(caught.value)
+
+
+def test_strong_secret_is_taken_and_dev_takes_any(monkeypatch):
+    assert WidgetSettings(key=SecretStr("")).key.get_secret_value() == ""
+    monkeypatch.setenv("TRITON_ENV", "prod")
+    monkeypatch.setenv("WIDGET_KEY", "kX9-strong-and-long-enough")
+    assert WidgetSettings().environment is Environment.PROD
+
+
+def test_open_origins_are_refused_in_prod_alone(monkeypatch):
+    monkeypatch.setenv("TRITON_CORS_ORIGINS", "*")
+    assert CommonSettings().cors_origins == ["*"]
+    monkeypatch.setenv("TRITON_ENV", "prod")
+    with pytest.raises(ValidationError, match="TRITON_CORS_ORIGINS"):
+        CommonSettings()
+
+
+def test_settings_are_documented():
+    assert_settings_documented(CommonSettings)
