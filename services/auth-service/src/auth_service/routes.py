@@ -55,7 +55,7 @@ from auth_service.sessions import InvalidCredentials, InvalidRefreshToken, Refre
 from auth_service.tokens import TokenIssuer
 from auth_service.users import UserClientNotFound, UserNotFound
 
-JWKS_MAX_AGE: Final = 300  # seconds; a key is published this long before it signs
+JWKS_MAX_AGE: Final = 300  # seconds a verifier may keep the set; an unknown kid makes it ask sooner
 TOKEN_ERRORS: Final = (
     MissingToken,
     TokenAlgorithmNotAllowed,
