@@ -1,0 +1,114 @@
+"""From texts with references to the document: checked as a whole, figures put in, charts drawn from the reports."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Final
+
+from triton_common.schemas import Chart, ChartPoint, ClaimedJob, ConditionRow, DocumentContent, Section
+
+from agent_runner.checking import AgentOutputUngrounded, Grounding, render
+from agent_runner.collecting import Reports
+from agent_runner.facts import CARE, Facts, condition_name, conditions, month_name
+from agent_runner.models import OFFLINE
+from agent_runner.value_model import ValueModel, cents
+from agent_runner.writing import Draft
+
+SECTIONS: Final = {
+    "executive_summary": "Executive summary",
+    "population": "Population",
+    "cost_drivers": "Cost drivers",
+    "programme_fit": "Programme fit",
+    "financial_case": "Financial case",
+    "assumptions": "Assumptions",
+    "risks": "Risks",
+    "next_steps": "Next steps",
+}
+OFFLINE_NOTICE: Final = (
+    "No language model wrote this document: its sentences were composed from the figures by fixed rules "
+    "(offline:template)."
+)
+TREND_MONTHS: Final = 36  # older months say little about the next ones
+BARS: Final = 10
+
+
+def check(draft: Draft, grounding: Grounding) -> None:
+    """Nothing leaves with a figure that is no fact. Raises AgentOutputUngrounded, with every place."""
+    faults = [
+        fault
+        for key in SECTIONS
+        for position, text in enumerate(draft.sections[key])
+        for fault in grounding.check(text, place=f"{key}[{position}]")
+    ]
+    if faults:
+        raise AgentOutputUngrounded(faults[0].issue, details=faults)
+
+
+def assemble(job: ClaimedJob, draft: Draft, facts: Facts, *, reports: Reports, model: ValueModel) -> DocumentContent:
+    """The document of a draft that `check` has passed."""
+    results = draft.results
+    written_by = next(iter(results.values())).model
+    return DocumentContent(
+        title=f"{job.value_proposition_name} for {job.prospect_name}",
+        model=written_by,
+        notice=OFFLINE_NOTICE if written_by == OFFLINE else None,
+        currency=facts.currency,
+        sections=[
+            Section(key=key, title=title, paragraphs=[render(text, facts) for text in draft.sections[key]])
+            for key, title in SECTIONS.items()
+        ],
+        facts=list(facts.values()),
+        charts=charts(reports, model, currency=facts.currency),
+        prompt_versions={name: result.prompt_version for name, result in results.items()},
+        input_tokens=sum(result.input_tokens for result in results.values()),
+        output_tokens=sum(result.output_tokens for result in results.values()),
+    )
+
+
+def charts(reports: Reports, model: ValueModel, *, currency: str) -> list[Chart]:
+    """Cost trend, top conditions by members and by cost, savings waterfall, cumulative net by month."""
+    base = model.cases["base"]
+    waterfall = [(CARE[driver].capitalize(), base.savings_of(driver)) for driver in model.baseline]
+    waterfall += [("Fees", -base.fees), ("Net result", base.net)]
+    return [
+        Chart(
+            key="cost_trend",
+            title="Cost per member per month",
+            kind="line",
+            unit=currency,
+            points=[
+                ChartPoint(label=month_name(row.month), value=row.pmpm) for row in reports.trend.rows[-TREND_MONTHS:]
+            ],
+        ),
+        Chart(
+            key="top_conditions_members",
+            title="Most common conditions",
+            kind="bar",
+            unit="members",
+            points=_bars((row, Decimal(row.members)) for row in conditions(reports.by_prevalence.rows)[:BARS]),
+        ),
+        Chart(
+            key="top_conditions_cost",
+            title="Conditions whose members cost most",
+            kind="bar",
+            unit=currency,
+            points=_bars((row, row.total_paid) for row in conditions(reports.by_cost.rows)[:BARS]),
+        ),
+        Chart(
+            key="savings_waterfall",
+            title=f"From savings to net result in {model.horizon_months} months, base case",
+            kind="bar",
+            unit=currency,
+            points=[ChartPoint(label=label, value=cents(value)) for label, value in waterfall],
+        ),
+        Chart(
+            key="cumulative_net",
+            title="Net result so far by month, base case",
+            kind="line",
+            unit=currency,
+            points=[ChartPoint(label=str(month), value=net) for month, net in enumerate(base.cumulative_net)],
+        ),
+    ]
+
+
+def _bars(rows: Iterable[tuple[ConditionRow, Decimal]]) -> list[ChartPoint]:
+    return [ChartPoint(label=condition_name(row), value=value) for row, value in rows]

@@ -1,0 +1,30 @@
+"""What agent-runner reads from the environment, its API and its worker alike."""
+
+from datetime import timedelta
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+from triton_common.settings import CommonSettings
+
+
+class Settings(CommonSettings):
+    """Under the prefix AGENT_. AWS_* are read by boto3 itself."""
+
+    model_config = SettingsConfigDict(env_prefix="AGENT_")
+
+    task_queue_url: str = Field(default="redis://127.0.0.1:6379/0", validation_alias="TASK_QUEUE_URL")
+    jobs_url: str = Field(default="http://127.0.0.1:8002", validation_alias="TRITON_JOBS_URL")
+    analytics_url: str = Field(default="http://127.0.0.1:8003", validation_alias="TRITON_ANALYTICS_URL")
+    client_id: str = "agent-runner"
+    client_secret: SecretStr = SecretStr("")
+    model: str = Field(default="offline:template", description="offline:template, bedrock:<id> or openai-like:<id>")
+    openai_base_url: str = "http://127.0.0.1:11434/v1"
+    openai_api_key: SecretStr | None = None
+    model_timeout: timedelta = Field(default=timedelta(seconds=90), description="For the answer to one model call")
+    model_max_tokens: int = Field(default=8192, ge=256, description="Of one answer")
+    deadline: timedelta = Field(default=timedelta(minutes=6), description="For one agent, its retries included")
+    max_calls: int = Field(default=10, ge=1, description="Model calls of one agent, its retries included")
+    retry_pause: timedelta = Field(default=timedelta(seconds=1), description="Before the first retry; it doubles")
+    shutdown_grace: timedelta = Field(default=timedelta(seconds=5), description="For running jobs, after SIGTERM")
+    metrics_port: int | None = Field(default=None, description="The worker's Prometheus metrics; none without it")
+    metrics_host: str = "127.0.0.1"

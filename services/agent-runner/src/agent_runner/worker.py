@@ -1,0 +1,94 @@
+"""The Celery worker: takes messages from the queue "agent-runner" and runs the jobs they name, each in a thread.
+
+`celery -A agent_runner.worker worker`. Importing this opens nothing; the worker process does when it starts.
+"""
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from celery import Task, signals
+from loguru import logger
+from opentelemetry import propagate
+from opentelemetry.trace import SpanKind
+from prometheus_client import start_http_server
+from triton_common.logging import configure_logging, log_context
+from triton_common.messages import Ping, RunJob
+from triton_common.queue.celery import celery_app
+from triton_common.telemetry import configure_tracing, tracer
+
+from agent_runner import runs
+from agent_runner.runs import Worker
+from agent_runner.settings import Settings
+
+NAME: Final = "agent-runner"
+
+settings = Settings()
+app = celery_app(settings.task_queue_url, name="agent_runner")
+app.conf.update(
+    task_default_queue=RunJob.queue,
+    worker_pool="threads",  # jobs wait for HTTP; and a fork would need its own telemetry, clients and sockets
+    worker_concurrency=8,
+    worker_proc_alive_timeout=30,
+)
+
+_worker: Worker | None = None
+
+
+@app.task(name=RunJob.name, bind=True)  # type: ignore[untyped-decorator]
+def run_job(self: Task, **message: Any) -> None:
+    """Run a job to its outcome.
+
+    Twice is safe: the claim answers one of two messages alone, and the other is dropped. A message that comes after the
+    job is over, or whose worker dies, changes nothing either: the job's row and its lease decide.
+    """
+    command = RunJob.model_validate(message)
+    parent = propagate.extract({"traceparent": command.traceparent})
+    with (
+        log_context(request_id=command.request_id, job_id=str(command.job_id), task_name=RunJob.name),
+        tracer.start_as_current_span(RunJob.name, context=parent, kind=SpanKind.CONSUMER),
+    ):
+        runs.run(_started(), command.job_id, name=self.request.hostname or NAME, task_id=self.request.id)
+
+
+@app.task(name=Ping.name, ignore_result=False)  # type: ignore[untyped-decorator]
+def ping(**message: Any) -> str:
+    """Answer, to show that the queue is consumed. Twice is safe: it changes nothing."""
+    with log_context(request_id=Ping.model_validate(message).request_id, task_name=Ping.name):
+        logger.info("ping answered")
+    return "pong"
+
+
+def _started() -> Worker:
+    assert _worker is not None  # noqa: S101  tasks run only after worker_init
+    return _worker
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _log(**_: Any) -> None:
+    """In place of Celery's own logging."""
+    configure_logging(settings, service=NAME)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _start(**_: Any) -> None:
+    global _worker  # noqa: PLW0603  one worker a process; Celery's signals leave no other place for it
+    configure_tracing(service=NAME, version=version(NAME))
+    try:
+        _worker = Worker.start(settings)
+    except ValueError as error:  # Celery would log it and go on without
+        raise SystemExit(str(error)) from error
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr=settings.metrics_host)
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _drain(**_: Any) -> None:
+    """SIGTERM: Celery takes no more messages and waits for the running tasks."""
+    if _worker is not None:
+        _worker.drain()
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:
+    if _worker is not None:
+        _worker.close()
