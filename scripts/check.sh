@@ -25,6 +25,7 @@ if ls .github/workflows/*.yml >/dev/null 2>&1; then
   step "workflows" check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 fi
 step "links" python scripts/links.py
+step "documented" python scripts/documented.py
 if [ ${#failed[@]} -gt 0 ]; then
   printf '\n%s failed:\n' "${#failed[@]}"
   printf '  %s\n' "${failed[@]}"
