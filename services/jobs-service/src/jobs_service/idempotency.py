@@ -1,0 +1,103 @@
+"""Idempotency-Key: the same key with the same body gets the first answer again, for 24 hours, whoever wins the race."""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from psycopg import AsyncConnection
+from psycopg.errors import LockNotAvailable
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+from triton_common.errors import Conflict, Unprocessable
+
+from jobs_service.statements import Row
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+KEPT: Final = "24 hours"
+WAIT: Final = "1s"  # for the first request, when it has the key and is not done; mostly it is done in milliseconds
+
+_TAKE = f"""
+INSERT INTO idempotency_keys (caller, key, fingerprint) VALUES (%(caller)s, %(key)s, %(fingerprint)s)
+ON CONFLICT (caller, key) DO UPDATE SET fingerprint = excluded.fingerprint, answer = NULL, created_at = now()
+  WHERE idempotency_keys.created_at < now() - interval '{KEPT}'
+RETURNING key
+"""  # noqa: S608  a constant
+_READ = "SELECT fingerprint, answer FROM idempotency_keys WHERE caller = %(caller)s AND key = %(key)s"
+_KEEP = "UPDATE idempotency_keys SET answer = %(answer)s WHERE caller = %(caller)s AND key = %(key)s"
+PURGE: Final = f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{KEPT}'"  # noqa: S608  a constant
+
+
+class IdempotencyKeyReused(Unprocessable):
+    """The Idempotency-Key was sent before with another request."""
+
+
+class IdempotencyKeyInUse(Conflict):
+    """The first request with this Idempotency-Key is still running."""
+
+
+async def once(
+    connection: AsyncConnection[Any],
+    *,
+    caller: str,
+    key: str,
+    request: BaseModel,
+    make: Callable[[], Awaitable[Answer]],
+    answer: type[Answer],
+) -> tuple[Answer, bool]:
+    """(the answer, whether it was made now). Within the connection's transaction: an error gives the key back too.
+
+    A request that finds its key taken waits for the first one's commit, which the unique index decides.
+    Raises IdempotencyKeyReused, IdempotencyKeyInUse.
+    """
+    values: dict[str, Any] = {
+        "caller": caller,
+        "key": key,
+        "fingerprint": _fingerprint(request),
+    }
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(f"SET LOCAL lock_timeout = '{WAIT}'".encode())
+        try:
+            await cursor.execute(_TAKE.encode(), values)
+        except LockNotAvailable as error:
+            raise IdempotencyKeyInUse("Wait for the answer of the first request.", retry_after=1) from error
+        if await cursor.fetchone() is None:
+            await cursor.execute(_READ.encode(), values)
+            return _first_answer(await cursor.fetchone(), values["fingerprint"], answer), False
+        made = await make()
+        await cursor.execute(_KEEP.encode(), values | {"answer": Jsonb(made.model_dump(mode="json"))})
+        return made, True
+
+
+def _fingerprint(request: BaseModel) -> str:
+    """The same for the same body, however its JSON was laid out; another for another kind of request."""
+    body = json.dumps(request.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{type(request).__name__}\n{body}".encode()).hexdigest()
+
+
+def _first_answer(known: Row | None, fingerprint: str, answer: type[Answer]) -> Answer:
+    if known is None:  # given back, or purged, between two statements
+        raise IdempotencyKeyInUse(retry_after=1)
+    if known["fingerprint"] != fingerprint:
+        raise IdempotencyKeyReused("Send another key with another body.")
+    return answer.model_validate(known["answer"])
+
+
+async def once_in_session(
+    session: AsyncSession,
+    *,
+    caller: str,
+    key: str | None,
+    request: BaseModel,
+    make: Callable[[], Awaitable[Answer]],
+    answer: type[Answer],
+) -> Answer:
+    """`once` in a session's transaction; without a key, simply make."""
+    if key is None:
+        return await make()
+    connection = (await (await session.connection()).get_raw_connection()).driver_connection
+    assert isinstance(connection, AsyncConnection)  # noqa: S101  what the driver of every session is
+    return (await once(connection, caller=caller, key=key, request=request, make=make, answer=answer))[0]

@@ -1,0 +1,75 @@
+"""jobs-service: catalogue, generation jobs, documents. Run by `uvicorn --factory jobs_service.main:build`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from triton_common.app import Degraded, create_app
+from triton_common.db import Database, postgres
+from triton_common.queue.base import QueueUnavailable
+from triton_common.queue.factory import create_task_queue
+
+from jobs_service import sweeps
+from jobs_service.dispatch import Dispatcher
+from jobs_service.events import Follower
+from jobs_service.routes import clients, documents, internal, jobs, prospects, value_propositions
+from jobs_service.settings import Settings
+
+
+def build(settings: Settings | None = None) -> FastAPI:
+    """The app. Its settings come from the environment unless given."""
+    chosen = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            Database.connect(chosen.database_url.get_secret_value(), pool_size=chosen.pool_size) as database,
+            create_task_queue(chosen.task_queue_url.get_secret_value()) as queue,
+        ):
+            app.state.database = database
+            app.state.queue = queue
+            app.state.dispatcher = Dispatcher(queue)
+            app.state.follower = Follower(database, app.state.draining)
+            background = [
+                asyncio.create_task(app.state.dispatcher.run(), name="dispatcher"),
+                asyncio.create_task(app.state.follower.run(), name="follower"),
+                asyncio.create_task(
+                    sweeps.run(database, app.state.dispatcher, interval=chosen.sweep_interval, lease=chosen.lease),
+                    name="sweeps",
+                ),
+            ]
+            try:
+                yield
+            finally:
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
+                await app.state.dispatcher.flush()
+
+    return create_app(
+        chosen,
+        name="jobs-service",
+        version=version("jobs-service"),
+        description="Clients, value propositions, prospects, generation jobs and their documents.",
+        routers=[
+            clients.router,
+            value_propositions.router,
+            prospects.router,
+            jobs.router,
+            documents.router,
+            internal.router,
+        ],
+        lifespan=lifespan,
+        readiness=[postgres, redis],
+    )
+
+
+async def redis(app: FastAPI) -> None:
+    """Readiness: without the queue jobs are taken all the same, and run when it is back."""
+    try:
+        async with asyncio.timeout(1):
+            await app.state.queue.ping()
+    except (QueueUnavailable, TimeoutError) as error:
+        raise Degraded("jobs are taken, and run when the queue is back") from error

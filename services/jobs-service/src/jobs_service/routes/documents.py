@@ -1,0 +1,120 @@
+"""Documents: what completed jobs made."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlmodel import col
+from triton_common.auth import Principal, require
+from triton_common.db import CursorQuery, InvalidCursor, LimitQuery, SessionDep
+from triton_common.errors import problems
+from triton_common.schemas import Page
+
+from jobs_service import documents
+from jobs_service.documents import DocumentNotFound
+from jobs_service.models import Document
+from jobs_service.pages import newest
+from jobs_service.schemas import DocumentPublic, DocumentSummary
+
+router = APIRouter(prefix="/api/v1/documents", tags=["documents"])
+
+Reader = Annotated[Principal, require("documents:read")]
+Form = Literal["json", "md", "html"]
+
+MEDIA_TYPES: dict[str, Form] = {"application/json": "json", "text/markdown": "md", "text/html": "html"}
+# the page runs nothing and loads nothing; its own style is all it has
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+
+
+@router.get("", responses=problems(InvalidCursor))
+async def list_documents(
+    *,
+    session: SessionDep,
+    principal: Reader,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+    client_id: Annotated[UUID | None, Query()] = None,
+    prospect_id: Annotated[UUID | None, Query()] = None,
+    job_id: Annotated[UUID | None, Query()] = None,
+) -> Page[DocumentSummary]:
+    """List documents, newest first, without their content."""
+    conditions = [col(Document.client_id) == owner for owner in (client_id, principal.client_id) if owner is not None]
+    if prospect_id is not None:
+        conditions.append(col(Document.prospect_id) == prospect_id)
+    if job_id is not None:
+        conditions.append(col(Document.job_id) == job_id)
+    found, next_cursor = await newest(session, Document, *conditions, limit=limit, cursor=cursor)
+    return Page(items=[_summary(document) for document in found], next_cursor=next_cursor)
+
+
+def _summary(document: Document) -> DocumentSummary:
+    fields = document.model_dump(exclude={"content"})
+    return DocumentSummary.model_validate(fields | {"title": document.content["title"]})
+
+
+@router.get(
+    "/{document_id}",
+    response_model=DocumentPublic,
+    responses={
+        **problems(DocumentNotFound),
+        200: {
+            "description": "The document, in the form that ?format= or else Accept asks for",
+            "content": {
+                "text/markdown": {"schema": {"type": "string"}},
+                "text/html": {"schema": {"type": "string"}},
+            },
+        },
+    },
+)
+async def read_document(
+    *,
+    document_id: UUID,
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    principal: Reader,
+    form: Annotated[Form | None, Query(alias="format", description="Comes before Accept")] = None,
+) -> DocumentPublic | Response:
+    """Read a document: as JSON, as Markdown, or as an HTML page that stands alone and can be printed."""
+    found = await session.get(Document, document_id)
+    if found is None or not principal.can_see(found.client_id):
+        raise DocumentNotFound(f"There is no document {document_id}.")
+    document = DocumentPublic.model_validate(found)
+    match form or accepted(request.headers.get("accept", "")):
+        case "json":
+            response.headers["Vary"] = "Accept"
+            return document
+        case "md":
+            return _text(documents.markdown(document), "text/markdown", documents.filename(document, "md"))
+        case "html":
+            return _text(documents.html(document), "text/html", documents.filename(document, "html"))
+
+
+def _text(content: str, media_type: str, filename: str) -> Response:
+    headers = {
+        "Vary": "Accept",
+        "Content-Disposition": f'inline; filename="{filename}"',
+        "Content-Security-Policy": PAGE_POLICY,
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def accepted(header: str) -> Form:
+    """The form an Accept header likes best, by its q values and then its order; JSON when it names none of ours."""
+    best, form = 0.0, MEDIA_TYPES["application/json"]
+    for part in header.split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((_quality(piece[2:]) for piece in parameters if piece.startswith("q=")), 1.0)
+        if media_type in MEDIA_TYPES and quality > best:
+            best, form = quality, MEDIA_TYPES[media_type]
+    return form
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,46 @@
+"""What workers call: claim, progress, finish. Not routed by the gateway."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+from triton_common.auth import Principal, require
+from triton_common.errors import problems
+from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobProgress, JobProgressAnswer
+
+from jobs_service import jobs
+from jobs_service.catalogue import StaffOnly
+from jobs_service.jobs import JobNotClaimable, JobNotFound, StaleAttempt
+from jobs_service.routes.state import DatabaseDep, DispatcherDep, SettingsDep
+from jobs_service.schemas import FinishAnswer
+
+
+async def bound_to_no_client(principal: Annotated[Principal, require("jobs:work")]) -> None:
+    """A worker works for every client."""
+    if not principal.is_staff:
+        raise StaffOnly
+
+
+router = APIRouter(prefix="/internal/v1/jobs", tags=["internal"], dependencies=[Depends(bound_to_no_client)])
+
+
+@router.post("/{job_id}/claim", responses=problems(StaffOnly, JobNotClaimable))
+async def claim_job(job_id: UUID, body: JobClaim, database: DatabaseDep, settings: SettingsDep) -> ClaimedJob:
+    """Take a job. 409: somebody else has it, or it is over: drop the message."""
+    return await jobs.claim(database, job_id, body, lease=settings.lease)
+
+
+@router.post("/{job_id}/progress", responses=problems(StaffOnly, JobNotFound, StaleAttempt))
+async def report_progress(
+    job_id: UUID, body: JobProgress, database: DatabaseDep, settings: SettingsDep
+) -> JobProgressAnswer:
+    """Say how far an attempt is, and keep its lease; three times a lease at least. 409: stop, the job is not yours."""
+    return await jobs.progress(database, job_id, body, lease=settings.lease)
+
+
+@router.post("/{job_id}/finish", responses=problems(StaffOnly, JobNotFound, StaleAttempt))
+async def finish_job(
+    job_id: UUID, body: JobFinish, database: DatabaseDep, dispatcher: DispatcherDep, settings: SettingsDep
+) -> FinishAnswer:
+    """End an attempt. Repeat it until it is answered: the same finish gets the same answer."""
+    return await jobs.finish(database, dispatcher, job_id, body, retry_delay=settings.retry_delay)
