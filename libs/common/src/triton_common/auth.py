@@ -94,6 +94,20 @@ class KeysUnavailable(Unavailable):
     """The keys that verify tokens cannot be read."""
 
 
+TOKEN_ERRORS: Final = (
+    MissingToken,
+    TokenMalformed,
+    TokenAlgorithmNotAllowed,
+    TokenKeyUnknown,
+    TokenSignatureInvalid,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenIssuerInvalid,
+    TokenAudienceInvalid,
+)
+"""What every route that asks for a principal may answer: for its `problems(…)`."""
+
+
 class Principal(BaseModel):
     """Who asks, as their token says."""
 

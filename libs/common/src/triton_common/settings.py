@@ -21,7 +21,12 @@ class Environment(StrEnum):
 class CommonSettings(BaseSettings):
     """Settings of all services. Subclasses set `env_prefix`; fields with an alias keep their full name."""
 
-    model_config = SettingsConfigDict(env_file=None, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,  # compose's ${VAR:-} counts as not set
+        extra="ignore",
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
 
     environment: Environment = Field(default=Environment.DEV, validation_alias="TRITON_ENV")
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(

@@ -9,21 +9,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, 
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from loguru import logger
-from triton_common.auth import (
-    CurrentPrincipal,
-    InsufficientScope,
-    MissingToken,
-    Principal,
-    TokenAlgorithmNotAllowed,
-    TokenAudienceInvalid,
-    TokenExpired,
-    TokenIssuerInvalid,
-    TokenKeyUnknown,
-    TokenMalformed,
-    TokenNotYetValid,
-    TokenSignatureInvalid,
-    require,
-)
+from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, Principal, require
 from triton_common.db import (
     AlreadyExists,
     CursorQuery,
@@ -56,17 +42,6 @@ from auth_service.tokens import TokenIssuer
 from auth_service.users import UserClientNotFound, UserNotFound
 
 JWKS_MAX_AGE: Final = 300  # seconds a verifier may keep the set; an unknown kid makes it ask sooner
-TOKEN_ERRORS: Final = (
-    MissingToken,
-    TokenAlgorithmNotAllowed,
-    TokenAudienceInvalid,
-    TokenExpired,
-    TokenIssuerInvalid,
-    TokenKeyUnknown,
-    TokenMalformed,
-    TokenNotYetValid,
-    TokenSignatureInvalid,
-)
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 

@@ -10,7 +10,7 @@ from triton_common.settings import CommonSettings
 class Settings(CommonSettings):
     """The defaults of secrets are for dev: outside it they count as placeholders and stop the start."""
 
-    model_config = SettingsConfigDict(env_prefix="AUTH_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="AUTH_")
 
     database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")
     pool_size: int = Field(default=8, ge=1)
