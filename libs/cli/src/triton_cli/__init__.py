@@ -1,0 +1,1 @@
+"""The `triton` command: the platform on this machine, and the demo."""

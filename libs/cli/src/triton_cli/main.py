@@ -1,0 +1,340 @@
+"""The `triton` command: the platform on this machine without Docker, and a walk through its main job."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Final, NoReturn, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from triton_common.embedded import tail
+
+from triton_cli.state import CHECKOUT, DEFAULT_PORT, CommandFailed, State
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Triton on this machine: real Postgres, Redis, ClickHouse and Traefik, without Docker and without root.",
+    epilog="Begin with `triton demo`. Data, logs and documents live in .triton of the checkout.",
+)
+progress = Console(stderr=True)
+output = Console()
+
+DOWN_TIMEOUT: Final = 90.0
+INTERRUPTED: Final = 130  # what shells answer for a command that SIGINT ended
+MAX_PORT: Final = 65_535 - 9
+
+StateOption = Annotated[
+    Path,
+    typer.Option(
+        "--state",
+        envvar="TRITON_STATE",
+        help="Folder of this stack's data, logs and documents.",
+        show_default=".triton",
+    ),
+]
+PortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--port",
+        min=1024,
+        max=MAX_PORT,
+        help="Where the platform answers; the nine ports after it are the parts' own.",
+        show_default=str(DEFAULT_PORT),
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+DEFAULT_STATE: Final = CHECKOUT / ".triton"
+
+
+def sentences(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose failures are sentences, not tracebacks."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except CommandFailed as error:
+            progress.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+@app.command()
+@sentences
+def up(
+    port: PortOption = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when all is ready; `triton down` stops it.")
+    ] = False,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Start the platform and keep it running until Ctrl-C. Data of earlier runs is kept."""
+    from triton_cli.running import for_ever, running, until_signal  # noqa: PLC0415  the servers' drivers take a second to import
+
+    home = State(state)
+    if detach:
+        _start_detached(home, port)
+        return
+    ready = False
+
+    async def stay() -> None:
+        nonlocal ready
+        async with running(home, port=port or DEFAULT_PORT, console=progress):
+            ready = True
+            _say_ready(home)
+            await for_ever()
+
+    try:
+        until_signal(stay())
+    except KeyboardInterrupt:
+        if not ready:
+            raise
+
+
+@app.command()
+@sentences
+def down(state: StateOption = DEFAULT_STATE) -> None:
+    """Stop the platform. Its data stays."""
+    home = State(state)
+    if not home.is_locked():
+        output.print("Nothing runs here.")
+        return
+    pid = home.holder()
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_TIMEOUT
+    while home.is_locked():
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"Process {pid} did not stop within {DOWN_TIMEOUT:.0f} s. `kill -9 {pid}` ends it and its parts."
+            )
+        time.sleep(0.1)
+    output.print("Everything is stopped.")
+
+
+@app.command()
+@sentences
+def status(as_json: JsonOption = False, state: StateOption = DEFAULT_STATE) -> None:
+    """Show each part: its phase, port and process. Exit code 1 unless all are ready."""
+    found = State(state).running()
+    parts = (found or {}).get("parts", [])
+    ready = bool(found) and all(part["phase"] in ("ready", "done") for part in parts)
+    if as_json:
+        print(json.dumps({"running": found is not None, "ready": ready} | (found or {}) | {"ready": ready}))
+    elif found is None:
+        output.print("Nothing runs here. `triton up` starts it.")
+    else:
+        table = Table("part", "phase", "ports", "process", "restarts", "", box=None, header_style="bold")
+        for part in parts:
+            ports = " ".join(str(number) for number in part["ports"])
+            pid = str(part["pid"] or "")
+            table.add_row(part["name"], part["phase"], ports, pid, str(part["restarts"] or ""), part["reason"])
+        output.print(table)
+        output.print(f"\n{found.get('url', 'The stack')} is {'ready' if ready else 'not ready'}.", highlight=False)
+    if not ready:
+        raise typer.Exit(1)
+
+
+@app.command()
+@sentences
+def logs(
+    name: Annotated[str, typer.Argument(help="A part, as `triton status` names it.", show_default="all names")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Show the last lines of a part's log."""
+    home = State(state)
+    names = sorted(path.stem for path in home.logs.glob("*.log"))
+    if not names:
+        raise CommandFailed(f"{home.folder} has no logs yet: `triton up` starts the platform.")
+    if not name:
+        output.print("\n".join(names))
+        return
+    if name not in names:
+        raise CommandFailed(f"There is no log of {name}. There are: {', '.join(names)}.")
+    log = home.log(name)
+    print(tail(log, lines))
+    if follow:
+        _follow_log(log)
+
+
+@app.command()
+@sentences
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False, state: StateOption = DEFAULT_STATE
+) -> None:
+    """Delete this stack's data, logs, secrets and documents."""
+    home = State(state)
+    if home.is_locked():
+        raise CommandFailed(
+            f"The stack of {home.folder} runs, as process {home.holder()}. Stop it with `triton down` first."
+        )
+    if not home.folder.exists():
+        output.print("There is nothing to delete.")
+        return
+    if not yes and not typer.confirm(f"Delete all data, logs, secrets and documents in {home.folder}?"):
+        raise CommandFailed("Nothing was deleted.")
+    home.delete()
+    output.print("Deleted.")
+
+
+@app.command()
+@sentences
+def doctor(as_json: JsonOption = False, port: PortOption = None, state: StateOption = DEFAULT_STATE) -> None:
+    """Look at what the platform needs here: programs, ports, settings. Exit code 1 when something stops a start."""
+    from triton_cli.doctor import examine  # noqa: PLC0415  the servers' drivers take a second to import
+
+    findings = list(examine(State(state), port or DEFAULT_PORT))
+    fit = all(finding.verdict != "blocked" for finding in findings)
+    if as_json:
+        print(json.dumps({"ok": fit, "findings": [finding.as_dict() for finding in findings]}))
+    else:
+        table = Table.grid(padding=(0, 2))
+        marks = {"ok": "[green]✔", "warning": "[yellow]!", "blocked": "[red]✘"}
+        for finding in findings:
+            table.add_row(marks[finding.verdict], finding.name, finding.message)
+        output.print(table)
+    if not fit:
+        raise typer.Exit(1)
+
+
+@app.command()
+@sentences
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="A Synthea CSV export, in place of the generated sample."),
+    ] = None,
+    members: Annotated[
+        int, typer.Option("--members", min=1, max=200_000, help="Members of the generated sample.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another population.")] = 7,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one line of JSON on stdout; everything else goes to stderr.")
+    ] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop the platform when the document is there.")] = False,
+    port: PortOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Start the platform and make a value proposition document, from login to document, through the gateway.
+
+    Uses the platform that runs already, if it does. Else it stays up until Ctrl-C, unless --exit.
+    """
+    from triton_cli.demo import Outcome, show, synthea_extract  # noqa: PLC0415  the servers' drivers take a second
+    from triton_cli.demo import run as run_demo  # noqa: PLC0415  same
+    from triton_cli.running import until_signal  # noqa: PLC0415  same
+
+    if data is not None:
+        synthea_extract(data)  # a wrong folder is told before anything starts
+    home = State(state)
+    done = False
+
+    def told(outcome: Outcome) -> None:
+        nonlocal done
+        done = True
+        show(outcome, progress if as_json else output)
+        if as_json:
+            print(outcome.as_json(), flush=True)
+        if not leave:
+            _say_ready(home, console=progress)
+
+    try:
+        until_signal(
+            run_demo(home, port=port, data=data, members=members, seed=seed, leave=leave, console=progress, told=told)
+        )
+    except KeyboardInterrupt:
+        if not done:
+            raise
+
+
+@app.command()
+@sentences
+def sample(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the four CSV files go.")],
+    members: Annotated[int, typer.Option("--members", min=1, max=1_000_000, help="How many members.")] = 2000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 7,
+) -> None:
+    """Write a plausible, invented population: claims, clinical, utilization and pharmacy CSV in Triton's own columns."""
+    from triton_cli.sample import write_sample  # noqa: PLC0415  numpy takes a while to import
+
+    try:
+        files = write_sample(out, members=members, seed=seed)
+    except OSError as error:
+        raise CommandFailed(f"{out} cannot be written: {error.strerror}.") from error
+    for path in files.values():
+        output.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _say_ready(state: State, console: Console = output) -> None:
+    found = state.running() or {}
+    console.print(f"\nTriton is ready: [bold]{found.get('url')}[/bold]", highlight=False)
+    console.print(
+        f"  the admin admin@triton.example has the password in {state.folder / 'secrets.json'}", highlight=False
+    )
+    console.print("  Ctrl-C or `triton down` stops everything; the data stays.", highlight=False)
+
+
+def _start_detached(state: State, port: int | None) -> None:
+    from triton_cli.running import follow, until_signal  # noqa: PLC0415  the servers' drivers take a second to import
+
+    if state.is_locked():
+        with state.locked():  # raises: says who holds it
+            pass
+    state.prepare()
+    log = state.log("stack")
+    command = [
+        sys.executable,
+        "-m",
+        "triton_cli.main",
+        "up",
+        "--state",
+        str(state.folder),
+        "--port",
+        str(port or DEFAULT_PORT),
+    ]
+    with log.open("wb") as file:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    try:
+        until_signal(follow(state, progress, alive=lambda: child.poll() is None))
+    except CommandFailed as error:
+        raise CommandFailed(f"{error}\n{tail(log, 40)}") from None
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        raise
+    _say_ready(state)
+
+
+def _follow_log(log: Path) -> NoReturn:
+    position = log.stat().st_size
+    while True:
+        size = log.stat().st_size if log.exists() else 0
+        if size < position:  # put aside, begun anew
+            position = 0
+        if size > position:
+            with log.open("rb") as file:
+                file.seek(position)
+                new = file.read()
+            position += len(new)
+            sys.stdout.write(new.decode(errors="replace"))
+            sys.stdout.flush()
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,179 @@
+"""The table of parts: what the stack of this machine is made of, on which port, with which environment.
+
+Ports are one block of ten from --port: +0 gateway, +1 auth, +2 jobs, +3 analytics, +4 agent-runner, +5 console, +6 redis,
++7 postgres, +8 the gateway's own ping and metrics, +9 the agent worker's metrics.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import httpx2
+from triton_common.embedded import Postgres, Redis
+
+from triton_cli.stack import Part
+from triton_cli.state import CHECKOUT, CommandFailed, Secrets, State
+
+ADMIN_EMAIL: Final = "admin@triton.example"
+DATABASES: Final = ("auth", "jobs")
+WORKER_THREADS: Final = 8
+GRACE: Final = 5  # seconds that a service gives its open requests when it stops
+
+SERVERS, MIGRATIONS, SERVICES, WORKERS, GATEWAY = range(5)
+
+
+def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
+    """All parts, the gateway at `port`. Raises CommandFailed or ServerNotStarted when one is not installed."""
+    postgres = Postgres(state.postgres, port=port + 7, password=secrets.postgres_password)
+    redis = Redis(state.redis, port=port + 6, password=secrets.redis_password)
+    urls = {
+        f"TRITON_{name}_URL": f"http://127.0.0.1:{port + offset}"
+        for offset, name in enumerate(("AUTH", "JOBS", "ANALYTICS", "AGENTS", "CONSOLE"), start=1)
+    }
+    common = os.environ | urls | {"PYTHONUNBUFFERED": "1", "AGNO_TELEMETRY": "false"}
+    agent = common | {
+        "TASK_QUEUE_URL": redis.url,
+        "AGENT_CLIENT_ID": "agent-runner",
+        "AGENT_CLIENT_SECRET": secrets.agent_client_secret,
+        "AGENT_METRICS_PORT": str(port + 9),
+    }
+
+    async def postgres_ready() -> None:
+        await asyncio.to_thread(postgres.check)
+        await asyncio.to_thread(postgres.create_databases, DATABASES)
+
+    async def redis_ready() -> None:
+        await asyncio.to_thread(redis.check)
+
+    return [
+        Part(
+            name="postgres",
+            tier=SERVERS,
+            command=postgres.command,
+            ready=postgres_ready,
+            folder=state.folder,
+            ports=[port + 7],
+            stop_signal=postgres.stop_signal,
+            prepare=postgres.prepare,
+        ),
+        Part(
+            name="redis",
+            tier=SERVERS,
+            command=redis.command,
+            ready=redis_ready,
+            ports=[port + 6],
+            stop_signal=redis.stop_signal,
+            prepare=redis.prepare,
+        ),
+        _migrations("auth", common | {"DATABASE_URL": postgres.url("auth")}),
+        _migrations("jobs", common | {"DATABASE_URL": postgres.url("jobs")}),
+        _service(
+            "auth",
+            "auth_service",
+            port + 1,
+            common
+            | {
+                "DATABASE_URL": postgres.url("auth"),
+                "AUTH_BOOTSTRAP_EMAIL": ADMIN_EMAIL,
+                "AUTH_BOOTSTRAP_PASSWORD": secrets.admin_password,
+                "AUTH_KEY_SECRET": secrets.key_secret,
+                "AUTH_AGENT_CLIENT_SECRET": secrets.agent_client_secret,
+            },
+        ),
+        _service(
+            "jobs",
+            "jobs_service",
+            port + 2,
+            common | {"DATABASE_URL": postgres.url("jobs"), "TASK_QUEUE_URL": redis.url},
+        ),
+        _service(
+            "analytics",
+            "analytics_service",
+            port + 3,
+            common | {"CLICKHOUSE_URL": f"chdb://{state.clickhouse}", "ANALYTICS_MEMBER_KEY": secrets.member_key},
+        ),
+        _service("agent-runner", "agent_runner", port + 4, agent),
+        _service("console", "console", port + 5, common),
+        Part(
+            name="agent-worker",
+            tier=WORKERS,
+            command=[
+                *(sys.executable, "-m", "celery", "-A", "agent_runner.worker", "worker"),
+                *("--pool", "threads", "--concurrency", str(WORKER_THREADS), "-Q", "agent-runner"),
+                *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            ],
+            ready=answers(f"http://127.0.0.1:{port + 9}/metrics"),
+            environment=agent,
+            folder=state.folder,
+            ports=[port + 9],
+        ),
+        Part(
+            name="gateway",
+            tier=GATEWAY,
+            command=[traefik_program()],
+            ready=answers(f"http://127.0.0.1:{port + 8}/ping", f"http://127.0.0.1:{port}/"),
+            environment=urls
+            | gateway_settings()
+            | {
+                "TRAEFIK_ENTRYPOINTS_WEB_ADDRESS": f"127.0.0.1:{port}",
+                "TRAEFIK_ENTRYPOINTS_INTERNAL_ADDRESS": f"127.0.0.1:{port + 8}",
+                "TRAEFIK_PROVIDERS_FILE_FILENAME": str(CHECKOUT / "infra" / "traefik" / "dynamic.yml"),
+            },
+            folder=state.folder,
+            ports=[port, port + 8],
+        ),
+    ]
+
+
+def _migrations(name: str, environment: Mapping[str, str]) -> Part:
+    return Part(
+        name=f"{name}-migrations",
+        tier=MIGRATIONS,
+        command=[sys.executable, "-m", "alembic", "upgrade", "head"],
+        environment=environment,
+        folder=CHECKOUT / "services" / f"{name}-service",
+    )
+
+
+def _service(name: str, package: str, port: int, environment: Mapping[str, str]) -> Part:
+    return Part(
+        name=name,
+        tier=SERVICES,
+        command=[
+            *(sys.executable, "-m", "uvicorn", "--factory", f"{package}.main:build"),
+            *("--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"),
+            *("--no-access-log", "--timeout-graceful-shutdown", str(GRACE)),
+        ],
+        ready=answers(f"http://127.0.0.1:{port}/health/ready"),
+        environment=environment,
+        ports=[port],
+    )
+
+
+def answers(*urls: str) -> Callable[[], Awaitable[None]]:
+    """Ready when every URL answers 200."""
+
+    async def ready() -> None:
+        async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
+            for url in urls:
+                (await http.get(url)).raise_for_status()
+
+    return ready
+
+
+def traefik_program() -> Path:
+    """Traefik as its wheel installs it, beside our Python. Raises CommandFailed."""
+    found = shutil.which("traefik", path=str(Path(sys.executable).parent)) or shutil.which("traefik")
+    if found is None:
+        raise CommandFailed("Traefik is not installed: run `uv sync`.")
+    return Path(found)
+
+
+def gateway_settings() -> dict[str, str]:
+    """The lines of infra/traefik/static.env."""
+    lines = (CHECKOUT / "infra" / "traefik" / "static.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

@@ -1,0 +1,146 @@
+"""The state of one stack: a folder with its data, logs, secrets and documents, and the lock that lets one stack run in it."""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+CHECKOUT: Final = next((folder for folder in Path(__file__).parents if (folder / "uv.lock").exists()), Path.cwd())
+DEFAULT_PORT: Final = 8000
+
+
+class CommandFailed(Exception):
+    """A command cannot do what it was asked for; the message is a sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the parts prove themselves with to one another; made once, kept as long as the data."""
+
+    postgres_password: str
+    redis_password: str
+    admin_password: str
+    key_secret: str
+    agent_client_secret: str
+    member_key: str
+
+    @classmethod
+    def make(cls) -> Self:
+        """New ones: 192 bits each, readable in a URL."""
+        return cls(*(secrets.token_urlsafe(24) for _ in cls.__dataclass_fields__))
+
+
+class State:
+    """The folder `.triton` of a checkout, or the one that --state or TRITON_STATE names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.logs = self.folder / "logs"
+        self.documents = self.folder / "documents"
+        self.postgres = self.folder / "postgres"
+        self.redis = self.folder / "redis"
+        self.clickhouse = self.folder / "clickhouse"
+        self._secrets = self.folder / "secrets.json"
+        self._lock = self.folder / "lock"
+        self._stack = self.folder / "stack.json"
+
+    def log(self, name: str) -> Path:
+        """Where a part writes."""
+        return self.logs / f"{name}.log"
+
+    def prepare(self) -> None:
+        """Make the folders."""
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            self.documents.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CommandFailed(
+                f"{self.folder} cannot be written: {error.strerror}. Name another with --state."
+            ) from error
+
+    def secrets(self) -> Secrets:
+        """Those of this state, made on first use, in a file for its owner alone."""
+        known = self.known_secrets()
+        if known is not None:
+            return known
+        made = Secrets.make()
+        new = self._secrets.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_text(json.dumps(asdict(made), indent=2) + "\n")
+        new.replace(self._secrets)
+        return made
+
+    def known_secrets(self) -> Secrets | None:
+        """Those of this state, if there are any yet."""
+        try:
+            return Secrets(**json.loads(self._secrets.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise CommandFailed(f"{self._secrets} cannot be read: restore it, or run `triton reset`.") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock: the kernel gives it back however we end. Raises CommandFailed when a stack runs here already."""
+        self.prepare()
+        with self._lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                running = self.running() or {}
+                where = f", on port {running['port']}" if "port" in running else ""
+                raise CommandFailed(
+                    f"The stack of {self.folder} runs already, as process {self.holder()}{where}. Stop it with `triton down`, "
+                    "or give a second one its own --state and --port."
+                ) from None
+            self._lock.write_text(str(os.getpid()))
+            self._stack.unlink(missing_ok=True)
+            yield
+            self._stack.unlink(missing_ok=True)
+
+    def is_locked(self) -> bool:
+        """True while a stack runs here."""
+        try:
+            with self._lock.open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
+
+    def holder(self) -> int | None:
+        """The process that holds the lock, or held it last."""
+        with suppress(FileNotFoundError, ValueError):
+            return int(self._lock.read_text())
+        return None
+
+    def running(self) -> dict[str, Any] | None:
+        """What the stack that runs here says of itself; None when there is none."""
+        if not self.is_locked():
+            return None
+        with suppress(FileNotFoundError, ValueError):
+            found: dict[str, Any] = json.loads(self._stack.read_text())
+            return found
+        return {}
+
+    def publish(self, stack: Mapping[str, Any]) -> None:
+        """Say what the stack is doing, for the other commands."""
+        new = self._stack.with_suffix(".new")
+        new.write_text(json.dumps(stack, indent=2) + "\n")
+        new.replace(self._stack)
+
+    def delete(self) -> None:
+        """Delete all that a stack put here, and nothing else: the folder may be one that somebody named by mistake."""
+        for folder in (self.logs, self.documents, self.postgres, self.redis, self.clickhouse):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self._secrets, self._stack, self._lock):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
