@@ -17,7 +17,7 @@ _BLANK: Final = "□"  # stands for what was taken out of a text before it is se
 
 _ALLOWED: Final = re.compile(
     r"\b(?:type [12] diabetes|(?:30|60|90)-day (?:hospital )?readmissions?|hba1c|a1c|sglt-?2|glp-?1|dpp-?4|covid-?19"
-    r"|icd-?10(?:-cm)?|vitamin b12|24/7)\b",
+    r"|icd-?10(?:-cm)?|vitamin b12|24/7|one-time|one-off)\b",
     re.IGNORECASE,
 )
 _TEENS: Final = "ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"

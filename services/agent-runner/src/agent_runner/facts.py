@@ -12,7 +12,7 @@ from typing import Final
 from triton_common.schemas import ClaimedJob, CohortPart, ConditionRow, CostCategory, Fact, ValuePropositionContent
 
 from agent_runner.collecting import Reports
-from agent_runner.value_model import CASES, Case, ValueModel
+from agent_runner.value_model import CASES, Case, ValueModel, cents
 
 TOP: Final = 5  # conditions a text can name without becoming a list
 YEAR: Final = 12
@@ -67,7 +67,7 @@ class Facts(Mapping[str, Fact]):
 
     def put_money(self, key: str, label: str, value: Decimal, source: str) -> None:
         """An amount in the document's currency."""
-        self.put(key, label, value, self.currency, source)
+        self.put(key, label, cents(value), self.currency, source)
 
     def put_share(self, key: str, label: str, part: Decimal | int, whole: Decimal | int, source: str) -> None:
         """part / whole in percent; no fact when there is no whole."""
@@ -223,7 +223,7 @@ def _trend(facts: Facts, reports: Reports) -> None:
     if before and after != before:
         key = "trend.rise" if after > before else "trend.fall"
         label = "Rise" if after > before else "Fall"
-        facts.put_share(key, f"{label} of it between the two", abs(after - before), before, f"{source}, change")
+        facts.put_share(key, f"{label} of it between those two years", abs(after - before), before, f"{source}; change")
 
 
 def _conditions(facts: Facts, order: str, rows: Sequence[ConditionRow], reports: Reports) -> None:

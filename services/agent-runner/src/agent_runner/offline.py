@@ -10,6 +10,7 @@ from typing import Final
 from triton_common.schemas import CostCategory
 
 from agent_runner.facts import CARE, TOP, Facts
+from agent_runner.value_model import CASES
 
 SMALL_COHORT: Final = 100  # qualifying members; below, a few costly cases decide the average
 SHORT_DATA: Final = 12  # months; less than a year misses the seasons
@@ -20,13 +21,12 @@ def population(facts: Facts) -> list[str]:
     """Who is in the data and what their care costs."""
     months = counted(facts, "member_months", "member month")
     period = ", from {{first_month}} to {{last_month}}" if "first_month" in facts else ""
-    text = [
-        (
-            f"The data of {the('prospect')} describes {counted(facts, 'members', 'member')} over {months}{period}. "
-            "Their care cost {{total_paid}}, which is {{pmpm}} per member per month: the plan paid {{plan_paid}}, and "
-            "members themselves {{member_paid}}."
-        ),
-    ]
+    start = f"The data of {the('prospect')} describes {counted(facts, 'members', 'member')} over {months}{period}."
+    cost = (
+        "Their care cost {{total_paid}}, which is {{pmpm}} per member per month: the plan paid {{plan_paid}}, and "
+        "members themselves {{member_paid}}."
+    )
+    text = [f"{start} {cost}"]
     if named := _conditions(facts, "prevalence"):
         text.append(f"The conditions that most members have are {named}.")
     if "trend.recent" in facts:
@@ -85,12 +85,10 @@ def programme_fit(facts: Facts) -> list[str]:
 
 def executive_summary(facts: Facts) -> list[str]:
     """The offer and its result in short."""
+    offer = f"{the('client')} offers {the('programme')} to {the('prospect')}."
+    members = counted(facts, "members", "member")
     text = [
-        (
-            f"{the('client')} offers {the('programme')} to {the('prospect')}, whose data describes "
-            f"{counted(facts, 'members', 'member')} with a cost of {the('total_paid')}, {the('pmpm')} per member per "
-            "month."
-        ),
+        f"{offer} The data describes {members} with a cost of {the('total_paid')}, {the('pmpm')} per member per month."
     ]
     if _nobody(facts):
         text.append(
@@ -98,7 +96,7 @@ def executive_summary(facts: Facts) -> list[str]:
             f"{_fixed_fees(facts)}."
         )
         return text
-    share = ", with {{cohort.cost_share}} of all cost" if "cohort.cost_share" in facts else ""
+    share = ". They account for {{cohort.cost_share}} of all cost" if "cohort.cost_share" in facts else ""
     text.append(f"{_qualify(facts)} for the programme{share}.")
     start = (
         f"In the base case, {counted(facts, 'engaged.base', 'member')} would take part, and the programme would save "
@@ -106,9 +104,9 @@ def executive_summary(facts: Facts) -> list[str]:
     )
     if facts.number("net.base") < 0:
         text.append(
-            f"{start} That does not cover its fees: the net result is {the('net.base')}, and the programme costs more "
-            "than "
-            "it saves."
+            f"{start} That does not cover its fees: the net result is {the('net.base')}. The programme costs more than "
+            "it "
+            "saves."
         )
         return text
     roi = ", a return of {{roi.base}} on the fees" if "roi.base" in facts else ""
@@ -121,24 +119,18 @@ def executive_summary(facts: Facts) -> list[str]:
 def financial_case(facts: Facts) -> list[str]:
     """Savings, fees, net and payback."""
     if _nobody(facts):
-        return [
-            (
-                "With no qualifying member there is nothing to save: savings are {{savings.base}} in the low, the base "
-                f"and the high case alike, and {_fixed_fees(facts)}."
-            ),
-        ]
+        nothing = "savings are {{savings.base}} in the low, the base and the high case alike"
+        return [f"With no qualifying member there is nothing to save: {nothing}, and {_fixed_fees(facts)}."]
     drivers = [driver for driver in CostCategory if f"savings.base.{driver}" in facts]
     drivers.sort(key=lambda driver: -facts.number(f"savings.base.{driver}"))
     by_driver = listed(f"{the(f'savings.base.{driver}')} on {CARE[driver]}" for driver in drivers)
     years = listed(the(f"net.base.year{year}") for year in range(1, 11) if f"net.base.year{year}" in facts)
     roi = ", {{roi.base}} of the fees" if "roi.base" in facts else ""
-    text = [
-        (
-            f"In the base case {counted(facts, 'engaged.base', 'member')} would take part. The programme would save "
-            f"{the('savings.base')} in {the('horizon_months')} months: {by_driver}. Fees over the same time are "
-            f"{the('fees.base')}, so the net result is {the('net.base')}{roi}."
-        ),
-    ]
+    text = [f"In the base case {counted(facts, 'engaged.base', 'member')} would take part."]
+    text[0] += (
+        f" The programme would save {the('savings.base')} in {the('horizon_months')} months: {by_driver}. Fees over "
+        f"the same time are {the('fees.base')}, so the net result is {the('net.base')}{roi}."
+    )
     if facts.number("net.base") < 0:
         text.append("On these assumptions the programme costs more than it saves.")
     recovered = (
@@ -162,12 +154,8 @@ def financial_case(facts: Facts) -> list[str]:
 
 def assumptions(facts: Facts) -> list[str]:
     """What the financial case takes for granted, with its sources."""
-    text = [
-        (
-            "Of the qualifying members, {{engagement.low}} take part in the low case, {{engagement.base}} in the base "
-            "case and {{engagement.high}} in the high case."
-        ),
-    ]
+    cases = listed(f"{the(f'engagement.{case}')} in the {case} case" for case in CASES)
+    text = [f"Of the qualifying members, {cases} take part."]
     for driver in CostCategory:
         if (effect := f"effect.{driver}") + ".base" in facts:
             text.append(  # noqa: PERF401  a sentence reads better outside a comprehension

@@ -1,0 +1,120 @@
+"""What the tests share. The modules beside this one hold its larger parts: example data, and the stand-ins."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from loguru import logger
+from pydantic import SecretStr
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode has no folder of tests on the path
+
+from agent_runner.runs import Worker
+from agent_runner.settings import Settings
+from bedrock_standin import Bedrock
+from platform_standin import CLIENT_SECRET, Platform
+
+pytest_plugins = ["triton_common.testing"]
+
+Serving = Callable[[FastAPI], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def platform_server(serving: Serving) -> Iterator[Platform]:
+    """The stand-in for auth-, jobs- and analytics-service, in a real server."""
+    platform = Platform()
+    with serving(platform.app) as url:
+        platform.url = url
+        yield platform
+        platform.reset()
+
+
+@pytest.fixture
+def platform(platform_server: Platform) -> Iterator[Platform]:
+    """The same without jobs, data and trouble."""
+    platform_server.reset()
+    yield platform_server
+    platform_server.reset()
+
+
+@pytest.fixture
+def settings(platform: Platform) -> Settings:
+    """Points at the stand-in; pauses are short."""
+    return Settings(
+        auth_url=platform.url,
+        jobs_url=platform.url,
+        analytics_url=platform.url,
+        client_secret=SecretStr(CLIENT_SECRET),
+        retry_pause="PT0.01S",
+        shutdown_grace="PT0.1S",
+    )
+
+
+@pytest.fixture
+def worker(settings: Settings) -> Iterator[Worker]:
+    """A worker process' shared part, writing offline."""
+    worker = Worker.start(settings)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture(scope="session")
+def bedrock_server(serving: Serving) -> Iterator[Bedrock]:
+    """The stand-in for AWS Bedrock, in a real server."""
+    bedrock = Bedrock()
+    with serving(bedrock.app) as url:
+        bedrock.url = url
+        yield bedrock
+
+
+@pytest.fixture
+def bedrock(bedrock_server: Bedrock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bedrock]:
+    """The same with nothing said yet; boto3 finds it by AWS' own variables."""
+    bedrock_server.reset()
+    for name, value in {
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": bedrock_server.url,
+        "AWS_REGION": "eu-central-1",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield bedrock_server
+    bedrock_server.reset()
+
+
+@pytest.fixture
+def bedrock_worker(settings: Settings, bedrock: Bedrock) -> Iterator[Worker]:
+    """A worker whose agents ask Bedrock."""
+    worker = Worker.start(settings.model_copy(update={"model": "bedrock:example.model-v1:0"}))
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Closed after the test, whatever happens in it."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, Any]]]:
+    """Every record that is logged."""
+    records: list[dict[str, Any]] = []
+    sink = logger.add(lambda message: records.append(dict(message.record)), level="TRACE", format="{message}")
+    yield records
+    logger.remove(sink)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    """Logs only where a test reads them: hypothesis runs agents hundreds of times."""
+    logger.remove()

@@ -1,0 +1,205 @@
+"""A stand-in for auth-, jobs- and analytics-service: their protocol as the worker sees it, with trouble on request.
+
+It keeps jobs in memory by the rules of jobs-service: one claim a pending job, attempts fenced by their number.
+"""
+
+import asyncio
+import base64
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import examples
+from agent_runner.collecting import Reports
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from triton_common.errors import Conflict, NotFound, Unauthorized, Unavailable, install_error_handlers
+from triton_common.schemas import (
+    ClaimedJob,
+    CohortRequest,
+    DocumentContent,
+    JobClaim,
+    JobFinish,
+    JobProgress,
+    JobProgressAnswer,
+    Schema,
+)
+
+CLIENT_SECRET = "the service account's secret"
+TOKEN = "the service account's token"
+
+
+class JobNotClaimable(Conflict):
+    """The job is not waiting for a worker."""
+
+
+class StaleAttempt(Conflict):
+    """The job is no longer this attempt's."""
+
+
+class JobNotFound(NotFound):
+    """There is no such job."""
+
+
+@dataclass
+class Row:
+    """A job, and all that was said of it."""
+
+    job: ClaimedJob
+    status: str = "pending"
+    attempt: int = 0
+    cancel: bool = False
+    claims: list[JobClaim] = field(default_factory=list)
+    reports: list[JobProgress] = field(default_factory=list)
+    finishes: list[JobFinish] = field(default_factory=list)
+    request_ids: set[str] = field(default_factory=set)
+
+    @property
+    def document(self) -> DocumentContent:
+        """Of the one finish that brought one."""
+        [document] = [finish.document for finish in self.finishes if finish.document]
+        return document
+
+
+class Platform:
+    """The three services. `trouble[name] = n` makes the next n calls of that name fail with 503."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._changed = threading.Condition()
+        self.reset()
+        self.app = FastAPI()
+        install_error_handlers(self.app)
+        self.app.include_router(self._auth())
+        self.app.include_router(self._jobs(), dependencies=[Depends(self._token)])
+        self.app.include_router(self._analytics(), dependencies=[Depends(self._token)])
+
+    def reset(self) -> None:
+        """Forget everything, and let go of whoever waits."""
+        if hasattr(self, "gate"):
+            self.gate.set()
+        with self._changed:
+            self.rows: dict[UUID, Row] = {}
+            self.reports: Reports = examples.reports()
+            self.trouble: Counter[str] = Counter()
+            self.calls: Counter[str] = Counter()
+            self.hooks: dict[str, Callable[[], None]] = {}
+            self.gate = threading.Event()
+            self.gate.set()
+
+    def add(self, job: ClaimedJob) -> Row:
+        """A pending job."""
+        self.rows[job.job_id] = row = Row(job)
+        return row
+
+    def sweep(self, row: Row) -> None:
+        """What happens when a lease is over: the job waits for another attempt."""
+        with self._changed:
+            row.status = "pending"
+
+    def wait(self, condition: Callable[[], Any], *, within: float = 30) -> None:
+        """Until a call has made `condition` true."""
+        with self._changed:
+            assert self._changed.wait_for(condition, within), "it did not come to pass in time"
+
+    def _called(self, name: str) -> None:
+        with self._changed:
+            self.calls[name] += 1
+            self._changed.notify_all()
+        if name in self.hooks:
+            self.hooks[name]()
+        if self.trouble[name] > 0:
+            self.trouble[name] -= 1
+            raise Unavailable(f"{name} has trouble")
+
+    async def _token(self, request: Request) -> None:
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            raise Unauthorized
+
+    def _auth(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.post("/api/v1/auth/token")
+        async def token(request: Request) -> dict[str, Any]:
+            self._called("token")
+            expected = base64.b64encode(f"agent-runner:{CLIENT_SECRET}".encode()).decode()
+            if request.headers.get("Authorization") != f"Basic {expected}":
+                raise Unauthorized
+            return {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}
+
+        return router
+
+    def _jobs(self) -> APIRouter:
+        router = APIRouter(prefix="/internal/v1/jobs")
+
+        def held(job_id: UUID, attempt: int) -> Row:
+            row = self.rows.get(job_id)
+            if row is None:
+                raise JobNotFound
+            if row.status != "processing" or row.attempt != attempt:
+                raise StaleAttempt
+            return row
+
+        @router.post("/{job_id}/claim")
+        async def claim(job_id: UUID, body: JobClaim) -> ClaimedJob:
+            self._called("claim")
+            row = self.rows.get(job_id)
+            if row is None:
+                raise JobNotFound
+            if row.status != "pending":
+                raise JobNotClaimable
+            with self._changed:
+                row.status, row.attempt = "processing", row.attempt + 1
+                row.claims.append(body)
+                self._changed.notify_all()
+            return row.job.model_copy(update={"attempt": row.attempt})
+
+        @router.post("/{job_id}/progress")
+        async def progress(job_id: UUID, body: JobProgress, request: Request) -> JobProgressAnswer:
+            self._called("progress")
+            row = held(job_id, body.attempt)
+            with self._changed:
+                row.reports.append(body)
+                row.request_ids.add(request.headers.get("X-Request-ID", ""))
+                self._changed.notify_all()
+            return JobProgressAnswer(cancelled=row.cancel)
+
+        @router.post("/{job_id}/finish")
+        async def finish(job_id: UUID, body: JobFinish) -> dict[str, Any]:
+            self._called("finish")
+            row = held(job_id, body.attempt)
+            with self._changed:
+                row.finishes.append(body)
+                row.status = "pending" if body.outcome == "released" else body.outcome
+                self._changed.notify_all()
+            return {"status": row.status, "document_id": None}
+
+        return router
+
+    def _analytics(self) -> APIRouter:
+        router = APIRouter(prefix="/api/v1/analytics/prospects/{prospect_id}/reports")
+
+        async def answer(name: str, report: Schema) -> Response:
+            await asyncio.to_thread(self.gate.wait, 30)
+            self._called(name)
+            return Response(report.model_dump_json(), media_type="application/json")
+
+        @router.get("/summary")
+        async def summary(prospect_id: UUID) -> Response:
+            return await answer("summary", self.reports.summary)
+
+        @router.get("/cost-trend")
+        async def trend(prospect_id: UUID) -> Response:
+            return await answer("trend", self.reports.trend)
+
+        @router.get("/conditions")
+        async def conditions(prospect_id: UUID, order: str, limit: int) -> Response:
+            return await answer(order, self.reports.by_cost if order == "cost" else self.reports.by_prevalence)
+
+        @router.post("/cohort")
+        async def cohort(prospect_id: UUID, body: CohortRequest) -> Response:
+            return await answer("cohort", self.reports.cohort)
+
+        return router
