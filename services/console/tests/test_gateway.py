@@ -8,7 +8,7 @@ import subprocess
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from console.services import services_of
 from console.settings import Settings
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from triton_common import gateway as words
+from triton_common.app import create_app
+from triton_common.settings import CommonSettings
 from triton_common.testing import WORKSPACE, eventually, free_port
 
 FILES = WORKSPACE / "infra" / "traefik"
@@ -96,37 +99,43 @@ def backends() -> Backends:
     return Backends()
 
 
+@contextmanager
+def running_gateway(folder: Path, urls: dict[str, str], *, ready: int = 200) -> Iterator[Gateway]:
+    """Traefik over these services, once GET / answers `ready`."""
+    address, internal = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    environment = static_environment() | {
+        "TRAEFIK_ENTRYPOINTS_WEB_ADDRESS": address,
+        "TRAEFIK_ENTRYPOINTS_INTERNAL_ADDRESS": internal,
+        "TRAEFIK_PROVIDERS_FILE_FILENAME": str(FILES / "dynamic.yml"),
+    }
+    environment |= {f"TRITON_{name.upper()}_URL": url for name, url in urls.items()}
+    gateway = Gateway(f"http://{address}", f"http://{internal}", folder / "traefik.log")
+    with gateway.log.open("wb") as output:
+        process = subprocess.Popen(
+            [TRAEFIK], env=os.environ | environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        # /ping answers before the routes are there
+        eventually(lambda: answers(f"{gateway.internal_url}/ping", 200) and answers(f"{gateway.url}/", ready))
+        yield gateway
+    finally:
+        process.kill()
+        process.wait(10)
+
+
 @pytest.fixture(scope="module")
 def gateway(serving, backends: Backends, tmp_path_factory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    address, internal = (f"127.0.0.1:{free_port()}" for _ in range(2))
     with ExitStack() as stack:
         urls = {name: stack.enter_context(serving(echo(name, backends))) for name in ("auth", "jobs", "analytics")}
         urls["agents"] = f"http://127.0.0.1:{free_port()}"  # nobody listens
         settings = Settings.model_validate({f"{name}_url": url for name, url in urls.items()})
         urls["console"] = stack.enter_context(serving(build(settings)))
-        environment = static_environment() | {
-            "TRAEFIK_ENTRYPOINTS_WEB_ADDRESS": address,
-            "TRAEFIK_ENTRYPOINTS_INTERNAL_ADDRESS": internal,
-            "TRAEFIK_PROVIDERS_FILE_FILENAME": str(FILES / "dynamic.yml"),
-        }
-        environment |= {f"TRITON_{name.upper()}_URL": url for name, url in urls.items()}
-        log = folder / "traefik.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [TRAEFIK], env=os.environ | environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT
-            )
-        stack.callback(process.wait, 10)
-        stack.callback(process.kill)
-        gateway = Gateway(f"http://{address}", f"http://{internal}", log)
-        # /ping answers before the routes are there
-        eventually(lambda: answers(f"{gateway.internal_url}/ping") and answers(f"{gateway.url}/"))
-        yield gateway
+        yield stack.enter_context(running_gateway(tmp_path_factory.mktemp("gateway"), urls))
 
 
-def answers(url: str) -> bool:
+def answers(url: str, status: int) -> bool:
     try:
-        return httpx2.get(url).status_code == 200
+        return httpx2.get(url).status_code == status
     except httpx2.TransportError:
         return False
 
@@ -224,6 +233,15 @@ def test_a_service_that_is_down_is_a_503_that_keeps_the_request_id(web):
     assert answer.json()["request_id"] == "request-0001"
     assert answer.headers["Retry-After"] == "2"
     assert_problem(web.post("/api/v1/agents", json={}), 503, "service_unreachable")
+
+
+def test_without_console_auth_service_has_the_words(serving, tmp_path):
+    urls = dict.fromkeys(("jobs", "analytics", "agents", "console"), f"http://127.0.0.1:{free_port()}")
+    auth = create_app(CommonSettings(), name="auth-service", version="1", description="", routers=[words.router])
+    with serving(auth) as url, running_gateway(tmp_path, urls | {"auth": url}, ready=503) as gateway:
+        assert_problem(httpx2.get(f"{gateway.url}/"), 503, "service_unreachable")
+        assert_problem(httpx2.get(f"{gateway.url}/internal"), 404, "not_found")
+        assert_problem(httpx2.post(f"{gateway.url}/api/v1/jobs", json={}), 503, "service_unreachable")
 
 
 def test_a_services_own_503_passes_untouched(web):

@@ -57,23 +57,6 @@ async def test_an_unknown_path_is_a_problem(running):
             assert answer.json()["code"] == "not_found"
 
 
-async def test_the_gateways_errors_have_the_shape_of_all_errors(running):
-    async with running(build(Settings())) as http:
-        for status, code, retry_after in (
-            (404, "not_found", None),
-            (413, "content_too_large", None),
-            (418, "not_found", None),
-            (429, "too_many_requests", "2"),
-            (503, "service_unreachable", "2"),
-        ):
-            answer = await http.get(f"/errors/{status}", headers={"X-Request-ID": "request-0001"})
-            assert answer.headers["Content-Type"] == "application/problem+json"
-            assert answer.headers.get("Retry-After") == retry_after
-            problem = answer.json()
-            assert problem["code"] == code
-            assert problem["request_id"] == "request-0001"
-
-
 def test_openapi_document_is_kept():
     assert_openapi_matches(build(Settings()), "console")
 

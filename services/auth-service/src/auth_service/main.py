@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from joserfc.jwk import KeySetSerialization
+from triton_common import gateway
 from triton_common.app import create_app
 from triton_common.auth import TokenVerifier
 from triton_common.db import Database, postgres
@@ -59,7 +60,7 @@ def build(settings: Settings | None = None) -> FastAPI:
         name="auth-service",
         version=version("auth-service"),
         description="Accounts, sessions, tokens and signing keys",
-        routers=[router],
+        routers=[router, gateway.router],
         lifespan=lifespan,
         readiness=[postgres],
         verifier=TokenVerifier(own_keys, issuer=chosen.token_issuer, audience=chosen.token_audience),

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 from fastapi import FastAPI
+from triton_common import gateway
 from triton_common.app import create_app
 
 from console.health import HealthWatch
@@ -45,7 +46,7 @@ def build(settings: Settings | None = None) -> FastAPI:
         name="console",
         version=about.version,
         description=about.description,
-        routers=[router],
+        routers=[router, gateway.router],
         lifespan=lifespan,
         openapi_url=None,  # ours is the platform's
     )

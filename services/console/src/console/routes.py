@@ -1,4 +1,4 @@
-"""What the platform shows of itself, and the words of the gateway's own errors."""
+"""What the platform shows of itself."""
 
 from importlib.resources import files
 from typing import Any, Final
@@ -7,8 +7,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.staticfiles import StaticFiles
-from triton_common.client import ServiceUnreachable
-from triton_common.errors import AppError, ContentTooLarge, NotFound, TooManyRequests, problem_response
 
 from console.schemas import About, PlatformHealth
 
@@ -17,8 +15,6 @@ router = APIRouter(tags=["platform"])
 PAGES: Final = Environment(
     loader=PackageLoader("console"), autoescape=select_autoescape(), undefined=StrictUndefined, enable_async=True
 )
-
-LOGIN_PAUSE: Final = 2  # seconds until the gateway admits one more login of an address (infra/traefik/dynamic.yml)
 
 
 @router.get("/", response_model=About, responses={200: {"content": {"text/html": {}}}})
@@ -54,25 +50,6 @@ async def openapi(request: Request) -> JSONResponse:
 async def docs(request: Request) -> HTMLResponse:
     """Swagger UI over /openapi.json."""
     return HTMLResponse(await PAGES.get_template("docs.html").render_async(about=request.app.state.about))
-
-
-@router.get("/errors/{status}", include_in_schema=False)
-async def gateway_error(status: int) -> Response:
-    """The gateway's own answer of this status, in the shape of every error. Not public: the gateway itself asks."""
-    return problem_response(gateway_problem(status))
-
-
-def gateway_problem(status: int) -> AppError:
-    """What the gateway has to say when it is not a service that answers."""
-    match status:
-        case 413:
-            return ContentTooLarge("Bodies of 10 MB and more are taken under /api/v1/analytics alone.")
-        case 429:
-            return TooManyRequests("Too many logins from this address; wait and try again.", retry_after=LOGIN_PAUSE)
-        case 503:
-            return ServiceUnreachable("The service behind this path does not answer; try again.", retry_after=2)
-        case _:
-            return NotFound("No route has this path. See /docs for those there are.")
 
 
 def assets() -> dict[str, StaticFiles]:
