@@ -1,0 +1,442 @@
+"""Taking files in: stage, validate, load, publish.
+
+Each file goes into a staging table of its own as text, columns that the mapping does not read left out; one INSERT …
+SELECT then turns rows of text into rows of the dataset, hashing ids on the way. The rows are in a partition of the
+batch's own and no report sees them until the batch's row in `ingest_batches` says `completed`: that single insert is
+the moment of publishing. Killed before it, a process leaves nothing that anyone sees, and the next start takes it away.
+"""
+
+# ruff: noqa: S608  the SQL put together here is made of our own words; values are bound
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import IO, Final
+
+from loguru import logger
+from prometheus_client import Counter
+from pydantic import SecretStr
+from triton_common.errors import Unprocessable
+from triton_common.schemas import ProblemDetail
+from uuid_utils.compat import uuid7
+
+from analytics_service import batches
+from analytics_service.batches import OF_TENANT, STAGE, Batch
+from analytics_service.clickhouse import Engine, MalformedCsv
+from analytics_service.datasets import COLUMNS, HASHED_KINDS, ISSUES, Dataset
+from analytics_service.mappings import ANY_FILE, Rows, Source, Sql, Staged, problems_of, source
+from analytics_service.members import padded_keys
+from analytics_service.prospects import Tenant
+from analytics_service.uploads import Uploaded
+
+MAX_HEADER: Final = 1 << 20  # bytes; a thousand columns with room to spare
+MAX_COLUMNS: Final = 1_000
+MAX_REJECTS: Final = 1_000
+MISSING: Final = "\\0"  # the default of a file's last column: what a row that is too short gets there
+SHAPES: Final[Mapping[int, tuple[str, str]]] = {
+    1: ("too_few_fields", "has fewer fields than the header"),
+    2: ("too_many_fields", "has more fields than the header"),
+}
+
+INGESTED: Final = Counter("triton_ingest_rows_total", "Rows of ingested files", ["dataset", "outcome"])
+
+
+class EmptyFile(Unprocessable):
+    """The file has no rows."""
+
+
+class UnknownFile(Unprocessable):
+    """The source does not know a file of this name."""
+
+
+class MissingFile(Unprocessable):
+    """A file that the dataset needs is missing."""
+
+
+class MissingColumn(Unprocessable):
+    """A column that the dataset needs is missing."""
+
+
+class InvalidHeader(Unprocessable):
+    """The first line is not a CSV header."""
+
+
+class InvalidCsv(Unprocessable):
+    """The file is not CSV."""
+
+
+class InvalidRows(Unprocessable):
+    """Rows of the file are not valid; none was stored."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file of the call, and which of its columns are kept."""
+
+    uploaded: Uploaded
+    name: str
+    header: Sequence[str]
+    kept: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A row that is refused: `row` counts from 0 after the header."""
+
+    name: str
+    row: int
+    column: str
+    code: str
+    issue: str
+
+
+def load(
+    engine: Engine,
+    tenant: Tenant,
+    files: Sequence[Uploaded],
+    *,
+    dataset: Dataset,
+    source_name: str,
+    skip_bad_rows: bool,
+    secret: SecretStr,
+) -> tuple[Batch, bool]:
+    """Take files in as one batch: all or nothing, or with `skip_bad_rows` all that is good. For the writer's lane.
+
+    Answers the batch, and whether it is new: the same content again is the batch that it was. Raises one of the errors
+    above, naming lines and columns, never values.
+    """
+    mapping = source(source_name, dataset=dataset)
+    inputs = _inputs(mapping, files, dataset=dataset, source_name=source_name)
+    digest = content_digest(files, dataset=dataset, source_name=source_name)
+    if known := batches.with_content(engine, tenant, digest):
+        return known, False
+    batch = Batch(tenant, uuid7(), dataset, source_name, digest, created_at=_now())
+    batches.begin(engine, batch)
+    try:
+        batch = _loaded(engine, batch, mapping, inputs, skip_bad_rows=skip_bad_rows, secret=secret)
+    except BaseException:
+        batches.remove(engine, batch)
+        raise
+    batches.complete(engine, batch)
+    INGESTED.labels(dataset, "stored").inc(batch.rows)
+    INGESTED.labels(dataset, "rejected").inc(batch.rejected)
+    logger.bind(batch_id=str(batch.id), dataset=dataset, rows=batch.rows, rejected=batch.rejected).info(
+        "batch completed"
+    )
+    return batch, True
+
+
+def _now() -> datetime:
+    """To the millisecond, as ClickHouse keeps it."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def _loaded(
+    engine: Engine, batch: Batch, mapping: Source, inputs: Sequence[Input], *, skip_bad_rows: bool, secret: SecretStr
+) -> Batch:
+    """The batch with its rows in place, and counted."""
+    with _staged(engine, batch, inputs, secret) as staged:
+        stored = _insert(engine, batch, mapping, staged)
+        bad, rejected = _refused(engine, batch, mapping, staged, stored=stored)
+    if rejected and (stored == 0 or not skip_bad_rows):
+        raise InvalidRows(_summary(rejected), details=_details(bad, inputs))
+    if stored == 0:
+        raise EmptyFile(f"No row of the files is one of {batch.dataset}.")
+    return replace(batch, rows=stored, rejected=rejected, rejects=tuple(_details(bad, inputs)))
+
+
+def content_digest(files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> str:
+    """SHA-256 of what a call brings, in hexadecimal; the order of its files does not matter."""
+    whole = hashlib.sha256(f"{dataset}\n{source_name}\n".encode())
+    for name, digest in sorted((file.name, _digest(file.file)) for file in files):
+        whole.update(f"{name}\n{digest}\n".encode())
+    return whole.hexdigest()
+
+
+def _digest(file: IO[bytes]) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+# --- which files, which columns
+
+
+def _inputs(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> list[Input]:
+    """Pair the files with what the source says of them, and look at their headers."""
+    kinds = mapping.rows_of(dataset)
+    any_file = any(rows.rows == ANY_FILE for rows in kinds)
+    known = mapping.files_of(dataset)
+    inputs: list[Input] = []
+    for number, uploaded in enumerate(files, start=1):
+        name = uploaded.name or (next(iter(known)) if len(known) == 1 else "")
+        if any_file:
+            name = uploaded.name if len(files) > 1 else ""
+        elif name not in known:
+            given = f"{name}.csv" if name else "A body without a file name"
+            names = ", ".join(f"{known_name}.csv" for known_name in known)
+            raise UnknownFile(f"{given} is not a file of {source_name} {dataset}; send {names} as multipart/form-data.")
+        if any(name == other.name for other in inputs):
+            name = f"{name}-{number}" if any_file else name
+            if not any_file:
+                raise UnknownFile(f"{name}.csv is there twice.")
+        header = _header(uploaded.file)
+        needed, read = mapping.columns_of(ANY_FILE if any_file else name, dataset)
+        _check_header(header, needed, name=name)
+        inputs.append(Input(uploaded, name, header, frozenset(read & set(header))))
+    if not inputs or not any(any_file or rows.rows == given.name for rows in kinds for given in inputs):
+        names = " or ".join(f"{rows.rows}.csv" for rows in kinds)
+        raise MissingFile("Send a file." if any_file else f"{source_name} {dataset} needs {names}.")
+    for rows in kinds:
+        given_names = {given.name for given in inputs}
+        missing = [look.file for look in rows.lookups.values() if not look.optional and look.file not in given_names]
+        if rows.rows in given_names and missing:
+            raise MissingFile(f"{source_name} {dataset} needs {missing[0]}.csv too.")
+    return inputs
+
+
+def _header(file: IO[bytes]) -> list[str]:
+    file.seek(0)
+    beginning = file.read(MAX_HEADER)
+    if not beginning.strip():
+        raise EmptyFile("The file is empty.")
+    try:
+        # a character may be cut at the end of what was read
+        text = beginning.decode("utf-8-sig", errors="strict" if len(beginning) < MAX_HEADER else "ignore")
+        header = [name.strip() for name in next(csv.reader(io.StringIO(text, newline="")), [])]
+    except (UnicodeDecodeError, csv.Error):
+        raise InvalidHeader("The file is not UTF-8 text.") from None
+    if len(header) > MAX_COLUMNS:
+        raise InvalidHeader(f"The first line has {len(header)} columns; at most {MAX_COLUMNS} are read.")
+    return header
+
+
+def _check_header(header: Sequence[str], needed: set[str], *, name: str) -> None:
+    details = [
+        ProblemDetail(field=_place(name, 1, column), issue=issue, code=code)
+        for code, issue, columns in (
+            ("missing_column", "is missing in the header", sorted(needed - set(header))),
+            ("repeated_column", "is there more than once", sorted({c for c in needed if header.count(c) > 1})),
+        )
+        for column in columns
+    ]
+    if details:
+        columns = ", ".join(detail.field.rpartition("column ")[2] for detail in details)
+        raise MissingColumn(f"The header must have each of these columns once: {columns}.", details=details)
+
+
+# --- staging
+
+
+@contextmanager
+def _staged(engine: Engine, batch: Batch, inputs: Sequence[Input], secret: SecretStr) -> Iterator[dict[str, Staged]]:
+    """The files in staging tables, and the client's keys in one that is never on disk; all dropped in the end."""
+    tables = [f"{STAGE}{batch.id.hex}_{number}" for number in range(len(inputs))]
+    keys = _keys_table(batch)
+    try:
+        engine.command(f"CREATE TABLE {keys} (kind String, inner String, outer String) ENGINE = Memory")
+        # as data and not as parameters, which a server writes to its query log
+        engine.insert(keys, padded_keys(secret, batch.tenant.client_id))
+        staged = {given.name: _stage(engine, table, given) for table, given in zip(tables, inputs, strict=True)}
+        yield staged
+    finally:
+        for table in (keys, *tables):
+            engine.command(f"DROP TABLE IF EXISTS {table} SYNC")
+
+
+def _stage(engine: Engine, table: str, given: Input) -> Staged:
+    """Copy a file into a table of texts. Columns that are not read are EPHEMERAL: parsed, and stored nowhere.
+
+    `_row` counts the file's rows; `_shape` is 0 for a row as long as the header, 3 for a blank line, else as in SHAPES.
+    """
+    names = [f"c{number}" for number in range(len(given.header))]
+    first_use = {name: number for number, name in reversed(list(enumerate(given.header)))}
+    kept = {number for name, number in first_use.items() if name in given.kept}
+    last = len(names) - 1
+    columns = [
+        f"{name} String "
+        + ("DEFAULT" if number in kept else "EPHEMERAL")
+        + (f" '{MISSING}'" if number == last else " ''")
+        for number, name in enumerate(names)
+    ]
+    engine.command(
+        f"CREATE TABLE {table} ({', '.join(columns)}, beyond String EPHEMERAL '{MISSING}', "
+        "_row UInt64 DEFAULT rowNumberInAllBlocks(), "
+        f"_shape UInt8 DEFAULT multiIf(beyond != '{MISSING}', 2, {names[last]} != '{MISSING}', 0, "
+        f"concat('', {', '.join(names)}) = '{MISSING}', 3, 1)"
+        ") ENGINE = MergeTree ORDER BY tuple()"
+    )
+    given.uploaded.file.seek(0)
+    try:
+        engine.insert_csv(table, [*names, "beyond"], given.uploaded.file)
+    except MalformedCsv:
+        line = _malformed_line(given.uploaded.file)
+        details = [ProblemDetail(field=_place(given.name, line), issue="is not CSV", code="malformed")] if line else []
+        raise InvalidCsv(
+            "A quoted field must end where the field ends; write a quote in it twice.", details=details
+        ) from None
+    return Staged(given.name, table, {given.header[number]: names[number] for number in kept})
+
+
+def _keys_table(batch: Batch) -> str:
+    return f"{STAGE}{batch.id.hex}_keys"
+
+
+# --- loading
+
+
+def _sources(mapping: Source, batch: Batch, staged: Mapping[str, Staged]) -> Iterator[tuple[Rows, Sql]]:
+    """Each file whose rows are rows of the dataset, with how."""
+    for rows in mapping.rows_of(batch.dataset):
+        for file in staged.values():
+            if rows.rows in (ANY_FILE, file.name):
+                yield rows, Sql(staged, file, mapping.maps)
+
+
+def _with_keys(batch: Batch) -> str:
+    table = _keys_table(batch)
+    scalars = [
+        f"(SELECT unhex({half}) FROM {table} WHERE kind = '{kind}') AS {kind}_{half}"
+        for kind in HASHED_KINDS
+        for half in ("inner", "outer")
+    ]
+    return f"WITH {', '.join(scalars)}"
+
+
+def _insert(engine: Engine, batch: Batch, mapping: Source, staged: Mapping[str, Staged]) -> int:
+    """Load every good row; answers how many."""
+    names = [column.name for column in COLUMNS[batch.dataset]]
+    targets = ", ".join(["client_id", "prospect_id", "batch_id", *(f"`{name}`" for name in names)])
+    for rows, sql in _sources(mapping, batch, staged):
+        select = rows.select(batch.dataset, sql)
+        engine.command(
+            f"INSERT INTO {batch.dataset} ({targets}) {_with_keys(batch)} "
+            f"SELECT {{client:UUID}}, {{prospect:UUID}}, {{batch:UUID}}, "
+            f"{', '.join(f'v_{name}' for name in names)} FROM ({select}) WHERE NOT bad",
+            sql.parameters | batches.parameters(batch.tenant, batch=batch.id),
+        )
+    count = engine.row(
+        f"SELECT count() AS rows FROM {batch.dataset} WHERE {OF_TENANT} AND batch_id = {{batch:UUID}}",
+        batches.parameters(batch.tenant, batch=batch.id),
+    )
+    return int(count["rows"])
+
+
+def _refused(
+    engine: Engine, batch: Batch, mapping: Source, staged: Mapping[str, Staged], *, stored: int
+) -> tuple[list[Bad], int]:
+    """The first MAX_REJECTS rows that were not loaded, and how many there are. Cheap when there are none."""
+    bad: list[Bad] = []
+    rejected = 0
+    for file in staged.values():
+        shapes = engine.rows(
+            f"SELECT _row, _shape, count() OVER () AS total FROM {file.table} WHERE _shape IN (1, 2) "
+            "ORDER BY _row LIMIT {limit:UInt32}",
+            {"limit": MAX_REJECTS},
+        )
+        rejected += int(shapes[0]["total"]) if shapes else 0
+        bad += [Bad(file.name, row["_row"], "", *SHAPES[row["_shape"]]) for row in shapes]
+    taken = sum(
+        int(engine.row(rows.count(sql), sql.parameters)["rows"]) for rows, sql in _sources(mapping, batch, staged)
+    )
+    for rows, sql in _sources(mapping, batch, staged):
+        if taken > stored:
+            bad += _bad_rows(engine, batch, rows, sql)
+        for file, column, query in rows.lost(sql):
+            lost = engine.rows(
+                f"SELECT *, count() OVER () AS total FROM ({query}) ORDER BY row LIMIT {MAX_REJECTS}", sql.parameters
+            )
+            rejected += int(lost[0]["total"]) if lost else 0
+            issues = {**ISSUES, "no_such_row": "is of a row that no row of the dataset belongs to"}
+            bad += [Bad(file.name, row["row"], column, row["code"], issues[row["code"]]) for row in lost]
+    bad.sort(key=lambda one: (one.name, one.row))
+    return bad[:MAX_REJECTS], rejected + taken - stored
+
+
+def _bad_rows(engine: Engine, batch: Batch, rows: Rows, sql: Sql) -> Iterator[Bad]:
+    problems = problems_of(batch.dataset)
+    found = engine.rows(
+        f"{_with_keys(batch)} SELECT row, problems FROM ({rows.select(batch.dataset, sql)}) WHERE bad "
+        f"ORDER BY row LIMIT {MAX_REJECTS}",
+        sql.parameters,
+    )
+    for row in found:
+        seen: set[str] = set()
+        for number in row["problems"]:
+            column, code, _ = problems[number - 1]
+            if column.name not in seen:  # the first that is wrong with a column says enough
+                seen.add(column.name)
+                yield Bad(sql.base.name, row["row"], rows.source_of(column.name), code, ISSUES[code])
+
+
+# --- naming lines
+
+
+def _summary(rejected: int) -> str:
+    return f"{rejected} row{' is' if rejected == 1 else 's are'} not valid, and none was stored; see details."
+
+
+def _details(bad: Sequence[Bad], inputs: Sequence[Input]) -> list[ProblemDetail]:
+    """Where and why, as answers say it."""
+    details: list[ProblemDetail] = []
+    for given in inputs:
+        here = [one for one in bad if one.name == given.name]
+        lines = _lines(given.uploaded.file, {one.row for one in here}) if here else {}
+        details += [
+            ProblemDetail(field=_place(one.name, lines[one.row], one.column), issue=one.issue, code=one.code)
+            for one in here
+        ]
+    return details[:MAX_REJECTS]
+
+
+def _place(name: str, line: int, column: str = "") -> str:
+    """`line 12, column paid`; with the file's name before it where there are several."""
+    return ", ".join([*([f"{name}.csv"] if name else []), f"line {line}", *([f"column {column}"] if column else [])])
+
+
+def _lines(file: IO[bytes], rows: set[int]) -> dict[int, int]:
+    """The line on which each row begins, the header's being 1: a quoted field may span several."""
+    lines: dict[int, int] = {}
+    with _text(file) as text:
+        reader = csv.reader(text)
+        next(reader)
+        try:
+            line = reader.line_num + 1
+            for number, _ in enumerate(reader):
+                if number in rows:
+                    lines[number] = line
+                    if len(lines) == len(rows):
+                        break
+                line = reader.line_num + 1
+        except csv.Error:
+            pass  # a field beyond what the csv module reads: count the rest as one line each
+    return {row: lines.get(row, row + 2) for row in rows}
+
+
+def _malformed_line(file: IO[bytes]) -> int:
+    """The first line that Python's reader will not take either; 0 when it takes all."""
+    with _text(file) as text:
+        reader = csv.reader(text, strict=True)
+        try:
+            for _ in reader:
+                pass
+        except csv.Error:
+            return reader.line_num
+    return 0
+
+
+@contextmanager
+def _text(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
+    file.seek(0)
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()  # or it would close the file

@@ -1,0 +1,59 @@
+"""analytics-service: what is plugged in."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from loguru import logger
+from triton_common.app import create_app
+from triton_common.client import ServiceClient
+
+from analytics_service import batches
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.prospects import Prospects
+from analytics_service.routes import router
+from analytics_service.settings import Settings
+from analytics_service.uploads import spool_folder
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Temporary files, ClickHouse (migrated, and without what a killed process left), jobs-service."""
+    settings: Settings = app.state.settings
+    if not settings.member_key.get_secret_value():
+        logger.warning("ANALYTICS_MEMBER_KEY is empty: whoever has source ids can find their members")
+    with spool_folder(settings.spool_dir):
+        async with (
+            ClickHouse.connect(
+                settings.clickhouse_url,
+                readers=settings.readers,
+                waiting=settings.waiting,
+                query_timeout=settings.query_timeout,
+            ) as app.state.clickhouse,
+            ServiceClient(settings.jobs_url) as jobs,
+        ):
+            await app.state.clickhouse.write(batches.sweep)
+            app.state.prospects = Prospects(jobs)
+            yield
+
+
+async def clickhouse(app: FastAPI) -> None:
+    """Readiness: the engine answers."""
+    engine: ClickHouse = app.state.clickhouse
+    await engine.ping()
+
+
+def build(settings: Settings | None = None) -> FastAPI:
+    """The app; the factory uvicorn is given."""
+    settings = settings or Settings()
+    return create_app(
+        settings,
+        name="analytics-service",
+        version=version("analytics-service"),
+        description="The prospects' data: ingest and reports",
+        routers=[router],
+        lifespan=lifespan,
+        readiness=[clickhouse],
+        max_body_bytes=settings.max_upload_bytes,
+    )

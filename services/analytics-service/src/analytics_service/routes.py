@@ -1,0 +1,189 @@
+"""The paths: who and what, one rule, the answer."""
+
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response, status
+from starlette.requests import ClientDisconnect
+from triton_common.auth import CurrentPrincipal, require
+from triton_common.errors import BadRequest, ContentTooLarge, problems
+from triton_common.schemas import (
+    CohortReport,
+    CohortRequest,
+    ConditionsReport,
+    CostTrendReport,
+    IngestBatch,
+    Page,
+    SummaryReport,
+)
+
+from analytics_service import batches, ingest, reports
+from analytics_service.batches import BatchNotFound
+from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable
+from analytics_service.datasets import Dataset
+from analytics_service.mappings import UnknownSource
+from analytics_service.prospects import ProspectNotFound, Prospects, Tenant
+from analytics_service.settings import Settings
+from analytics_service.uploads import InvalidGzip, InvalidMultipart, UploadTypeNotSupported, received
+
+router = APIRouter(
+    prefix="/api/v1/analytics/prospects/{prospect_id}",
+    tags=["analytics"],
+    responses=problems(ProspectNotFound, ClickhouseUnavailable, AnalyticsBusy),
+)
+
+UPLOAD: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "Rows as CSV with a header, UTF-8; plain or with Content-Encoding gzip",
+        "content": {
+            "text/csv": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
+            },
+        },
+    }
+}
+
+
+class UploadBroken(BadRequest):
+    """The connection broke off before the body's end."""
+
+
+async def _tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
+    prospects: Prospects = request.app.state.prospects
+    return await prospects.tenant(principal, prospect_id)
+
+
+async def _clickhouse(request: Request) -> ClickHouse:
+    clickhouse: ClickHouse = request.app.state.clickhouse
+    return clickhouse
+
+
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+TenantDep = Annotated[Tenant, Depends(_tenant)]
+ClickHouseDep = Annotated[ClickHouse, Depends(_clickhouse)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
+
+
+@router.get("/batches", dependencies=[require("data:read")])
+async def list_batches(
+    tenant: TenantDep,
+    clickhouse: ClickHouseDep,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[UUID | None, Query(description="next_cursor of the page before")] = None,
+) -> Page[IngestBatch]:
+    """What was taken in for a prospect, newest first."""
+    return await batches.list_batches(clickhouse, tenant, limit=limit, cursor=cursor)
+
+
+@router.get("/batches/{batch_id}", dependencies=[require("data:read")], responses=problems(BatchNotFound))
+async def get_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID) -> IngestBatch:
+    """One batch, with the rows it refused."""
+    return await batches.get(clickhouse, tenant, batch_id)
+
+
+@router.delete(
+    "/batches/{batch_id}",
+    dependencies=[require("data:write")],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problems(BatchNotFound),
+)
+async def delete_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID) -> None:
+    """Take a batch out: its rows leave every report at once, and the disk."""
+    await batches.delete(clickhouse, tenant, batch_id)
+
+
+@router.get("/reports/summary", dependencies=[require("data:read")])
+async def summary(tenant: TenantDep, clickhouse: ClickHouseDep) -> SummaryReport:
+    """The population and what it costs."""
+    return await reports.summary(clickhouse, tenant)
+
+
+@router.get("/reports/cost-trend", dependencies=[require("data:read")])
+async def cost_trend(tenant: TenantDep, clickhouse: ClickHouseDep) -> CostTrendReport:
+    """Cost by calendar month."""
+    return await reports.cost_trend(clickhouse, tenant)
+
+
+@router.get("/reports/conditions", dependencies=[require("data:read")])
+async def conditions(
+    tenant: TenantDep,
+    clickhouse: ClickHouseDep,
+    order: reports.Order = "prevalence",
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> ConditionsReport:
+    """The most common conditions, or those whose members cost most."""
+    return await reports.conditions(clickhouse, tenant, order=order, limit=limit)
+
+
+@router.post("/reports/cohort", dependencies=[require("data:read")])
+async def cohort(tenant: TenantDep, clickhouse: ClickHouseDep, wanted: CohortRequest) -> CohortReport:
+    """Members with any of the codes, against the rest. A pattern that ends in * takes every code that begins so."""
+    return await reports.cohort(clickhouse, tenant, codes=wanted.codes)
+
+
+@router.post(
+    "/{dataset}",
+    dependencies=[require("data:write")],
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=UPLOAD,
+    responses={
+        200: {"model": IngestBatch, "description": "The same content was there: the batch that it was"},
+        **problems(
+            UploadBroken,
+            InvalidMultipart,
+            ContentTooLarge,
+            UploadTypeNotSupported,
+            InvalidGzip,
+            UnknownSource,
+            ingest.EmptyFile,
+            ingest.UnknownFile,
+            ingest.MissingFile,
+            ingest.MissingColumn,
+            ingest.InvalidHeader,
+            ingest.InvalidCsv,
+            ingest.InvalidRows,
+        ),
+    },
+)
+async def ingest_files(  # noqa: PLR0917  FastAPI names them
+    request: Request,
+    response: Response,
+    tenant: TenantDep,
+    clickhouse: ClickHouseDep,
+    settings: SettingsDep,
+    dataset: Dataset,
+    source: Annotated[str, Query(max_length=64, description="The column mapping: triton or synthea")] = "triton",
+    on_error: Annotated[
+        Literal["abort", "skip"], Query(description="What one bad row does: nothing is stored, or all the others are")
+    ] = "abort",
+) -> IngestBatch:
+    """Take rows into a dataset, all or none of them.
+
+    `text/csv` is one file; `multipart/form-data` brings several, each under the file name that its source gives it.
+    The same content again changes nothing and answers the batch that it was.
+    """
+    try:
+        async with received(request.headers, request.stream(), limit=settings.max_upload_bytes) as files:
+            batch, created = await clickhouse.write(
+                lambda engine: ingest.load(
+                    engine,
+                    tenant,
+                    files,
+                    dataset=dataset,
+                    source_name=source,
+                    skip_bad_rows=on_error == "skip",
+                    secret=settings.member_key,
+                )
+            )
+    except ClientDisconnect:
+        raise UploadBroken from None
+    if not created:
+        response.status_code = status.HTTP_200_OK
+    response.headers["Location"] = f"{request.url.path.rpartition('/')[0]}/batches/{batch.id}"
+    return batch.public()
