@@ -1,5 +1,4 @@
 import asyncio
-from contextlib import AsyncExitStack
 from time import perf_counter
 
 from console import health
@@ -87,7 +86,7 @@ async def test_something_else_on_the_port_is_down(running, platform, services):
     assert answer.json()["services"]["agent-runner"]["message"] == "agent-runner answered 200 and no readiness."
 
 
-async def test_many_who_ask_at_once_cost_the_services_one_question_a_second(running, platform, services, monkeypatch):
+async def test_many_who_ask_cost_the_services_one_question_a_round(running, platform, services):
     asked = 0
 
     async def counting(_: FastAPI) -> None:
@@ -95,14 +94,34 @@ async def test_many_who_ask_at_once_cost_the_services_one_question_a_second(runn
         asked += 1
 
     settings = platform(**services | {"jobs": with_check("jobs-service", counting)})
-    async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(running(build(settings)))
+    async with running(build(settings)) as http:
         answers = await asyncio.gather(*(http.get("/health") for _ in range(50)))
         assert {answer.status_code for answer in answers} == {200}
         assert asked == 1
-        monkeypatch.setattr(health, "FRESH", 0.0)
-        await http.get("/health")
-        assert asked == 2
+
+
+async def test_rounds_go_on_while_somebody_asks_and_begin_anew_later(running, platform, services, monkeypatch):
+    monkeypatch.setattr(health, "PAUSE", 0.02)
+    monkeypatch.setattr(health, "INTEREST", 0.3)
+    down = False
+
+    async def postgres(_: FastAPI) -> None:
+        if down:
+            raise Unavailable
+
+    settings = platform(**services | {"jobs": with_check("jobs-service", postgres)})
+    async with running(build(settings)) as http:
+        first = (await http.get("/health")).json()
+        assert first["status"] == "ok"
+        down = True
+        await asyncio.sleep(0.2)
+        second = await http.get("/health")
+        assert second.status_code == 503  # found without a question of ours
+        await asyncio.sleep(0.8)  # nobody asks, so the services are left alone
+        down = False
+        third = (await http.get("/health")).json()
+        assert third["status"] == "ok"  # not what was found long ago
+        assert first["checked_at"] < second.json()["checked_at"] < third["checked_at"]
 
 
 async def test_health_answers_within_50_ms(running, platform, services):

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from time import monotonic, perf_counter
 from typing import Final
 
@@ -14,11 +14,15 @@ from triton_common.schemas import Health
 from console.schemas import PlatformHealth, ServiceHealth
 from console.services import Service, ServiceSilent, ask
 
-FRESH: Final = 1.0  # seconds an answer is given again, so that many who ask cost the services no more than one
+PAUSE: Final = 1.0  # seconds between two rounds
+INTEREST: Final = 30.0  # seconds after the last question in which rounds go on: who asks again need not wait for one
 
 
 class HealthWatch:
-    """Asks the services once for all who want to know at the same time."""
+    """Asks the services each second, as long as somebody wants to know; the first to want it waits for the first round.
+
+    So an answer takes no longer when the platform is busy, and many who ask cost the services no more than one.
+    """
 
     def __init__(
         self, http: httpx2.AsyncClient, services: Sequence[Service], *, version: str, timeout: timedelta
@@ -27,17 +31,33 @@ class HealthWatch:
         self._services = services
         self._version = version
         self._timeout = timeout
-        self._asking = asyncio.Lock()
+        self._wanted_at = 0.0
+        self._rounds: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
         self._last: PlatformHealth | None = None
-        self._last_at = 0.0
 
     async def now(self) -> PlatformHealth:
-        """The platform's health, at most a second old."""
-        async with self._asking:
-            if self._last is None or monotonic() - self._last_at > FRESH:
-                self._last = await self._ask_all()
-                self._last_at = monotonic()
-            return self._last
+        """The platform's health as the last round found it."""
+        self._wanted_at = monotonic()
+        if self._rounds is None or self._rounds.done():
+            self._asked.clear()
+            # not in the context of this request: its id and span are not those of the rounds
+            self._rounds = asyncio.create_task(self._ask_again(), context=Context())
+        await self._asked.wait()
+        assert self._last is not None  # noqa: S101  a round is over
+        return self._last
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._rounds is not None:
+            self._rounds.cancel()
+            await asyncio.gather(self._rounds, return_exceptions=True)
+
+    async def _ask_again(self) -> None:
+        while monotonic() - self._wanted_at < INTEREST:
+            self._last = await self._ask_all()
+            self._asked.set()
+            await asyncio.sleep(PAUSE)
 
     async def _ask_all(self) -> PlatformHealth:
         answers = await asyncio.gather(*(self._ask(service) for service in self._services))
@@ -62,7 +82,7 @@ class HealthWatch:
         try:
             health = Health.model_validate_json(answer.content)
         except ValidationError:
-            message = f"{service.name} answered {HTTPStatus(answer.status_code)} and no readiness."
+            message = f"{service.name} answered {answer.status_code} and no readiness."
             return ServiceHealth(status="down", latency_ms=latency(), message=message)
         return ServiceHealth(
             status=health.status, latency_ms=latency(), version=health.version, dependencies=health.dependencies

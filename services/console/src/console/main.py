@@ -35,7 +35,10 @@ def build(settings: Settings | None = None) -> FastAPI:
         async with httpx2.AsyncClient(timeout=timeout.total_seconds()) as http:
             app.state.health = HealthWatch(http, services, version=about.version, timeout=timeout)
             app.state.openapi = OpenApiWatch(http, services, own=own_document, timeout=timeout)
-            yield
+            try:
+                yield
+            finally:
+                await app.state.health.close()
 
     def own_document() -> dict[str, Any]:
         document = app.openapi()

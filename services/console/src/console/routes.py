@@ -32,7 +32,7 @@ async def home(request: Request, response: Response) -> About | Response:
 
 @router.get("/health", responses={503: {"model": PlatformHealth, "description": "A service is down"}})
 async def health(request: Request, response: Response) -> PlatformHealth:
-    """The readiness of every service with its latency; 503 when one is down. At most a second old."""
+    """The readiness of every service with its latency; 503 when one is down. Two seconds old at most."""
     answer: PlatformHealth = await request.app.state.health.now()
     response.headers["Cache-Control"] = "no-store"
     if answer.status == "down":

@@ -46,5 +46,5 @@ async def ask(http: httpx2.AsyncClient, service: Service, path: str, *, within: 
             return await http.get(f"{service.url}{path}", headers=outgoing_headers(current_request_id()))
     except TimeoutError as error:
         raise ServiceSilent(f"{service.name} does not answer within {within.total_seconds():g} s.") from error
-    except httpx2.TransportError as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise ServiceSilent(f"{service.name} does not answer.") from error
