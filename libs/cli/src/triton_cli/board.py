@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -24,7 +24,7 @@ MARKS: Final = {
 
 
 class Board:
-    """The parts of a stack and their phases, on `console`. As a context it is live; after that it prints what changes."""
+    """The parts of a stack and their phases, on `console`. As a context it is live; later it prints what changes."""
 
     def __init__(self, console: Console, names: Iterable[str]) -> None:
         self._console = console
@@ -32,7 +32,7 @@ class Board:
         self._spinner = Spinner("dots")
         self._live: Live | None = None
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> Self:
         """Begin the live display, where there is a terminal."""
         if self._console.is_terminal:
             self._live = Live(self, console=self._console, auto_refresh=False)

@@ -1,12 +1,12 @@
-"""The main job, done through the gateway as a user does it: log in, create client, value proposition and prospect, load the
-prospect's data, submit the job, follow it, read the document."""
+"""The main job, done through the gateway as a user does it: log in, create client, value proposition and prospect, load
+the prospect's data, submit the job, follow it, read the document."""
 
 import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +36,7 @@ SYNTHEA: Final[dict[str, tuple[str, ...]]] = {
     "utilization": ("encounters.csv",),
     "pharmacy": ("medications.csv",),
 }
-"""The files of a Synthea CSV export that make each dataset; the first of each must be there for the dataset to be loaded."""
+"""The files of a Synthea CSV export that make each dataset. Without the first it is left out, clinical excepted."""
 
 FINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 UPLOAD_TIMEOUT: Final = 900.0  # seconds; an extract is checked whole before it is answered
@@ -61,10 +61,10 @@ PROPOSITION: Final = ValuePropositionContent.model_validate(
             "which works together with the doctors they have."
         ),
         "programme": (
-            "Members who take part get a coach of their own, connected devices for blood pressure, glucose and weight, and a "
-            "review of their medication by a pharmacist. Coaches see the readings as they come in, act on those that call "
-            "for it, and keep the member's doctor informed. Eligible members are found in the claims and invited by letter, "
-            "phone and at their next visit."
+            "Members who take part get a coach of their own, connected devices for blood pressure, glucose and weight, "
+            "and a review of their medication by a pharmacist. Coaches see the readings as they come in, act on those "
+            "that call for it, and keep the member's doctor informed. Eligible members are found in the claims and "
+            "invited by letter, phone and at their next visit."
         ),
         "eligibility": [
             {"system": "icd10cm", "code": "I10"},
@@ -86,7 +86,7 @@ PROPOSITION: Final = ValuePropositionContent.model_validate(
                 ("pharmacy", "0.02", "0.05", "0.08"),
             )
         ],
-        "fees": {"per_engaged_member_per_month": "39.00", "one_time": "15000.00"},
+        "fees": {"per_engaged_member_per_month": "35.00", "one_time": "5000.00"},
         "ramp_up_months": 6,
     }
 )
@@ -175,6 +175,8 @@ class Api:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
         timeout = httpx2.Timeout(10, read=STREAM_SILENCE)
         async with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            if response.is_server_error:  # it is starting again, or its gateway is: as good as a stream that broke
+                return
             if response.is_error:
                 await response.aread()
                 raise _failure(response)
@@ -192,7 +194,7 @@ class Api:
             response = await self._http.request(method, path, **options)
         except httpx2.TransportError as error:
             raise CommandFailed(
-                f"{method} {path} got no answer ({type(error).__name__}). See `triton status` and `triton logs gateway`."
+                f"{method} {path} got no answer ({type(error).__name__}): see `triton status`, `triton logs gateway`."
             ) from error
         if response.is_error:
             raise _failure(response)
@@ -212,9 +214,8 @@ def _failure(response: httpx2.Response) -> CommandFailed:
     problem = problem_of(response.content)
     details = "".join(f"\n  {detail.field}: {detail.issue}" for detail in (problem.details if problem else []))
     told = f" ({problem.code}, request {problem.request_id})" if problem else ""
-    return CommandFailed(
-        f"{request.method} {request.url.path} answered {response.status_code}: {remote_error(response).message}{told}{details}"
-    )
+    what = f"{request.method} {request.url.path} answered {response.status_code}"
+    return CommandFailed(f"{what}: {remote_error(response).message}{told}{details}")
 
 
 def synthea_extract(folder: Path) -> Extract:
@@ -230,17 +231,16 @@ def synthea_extract(folder: Path) -> Extract:
     if "claims" not in files and "utilization" not in files:
         expected = ", ".join(dict.fromkeys(name for names in SYNTHEA.values() for name in names))
         raise CommandFailed(
-            f"{folder} has neither claims_transactions.csv nor encounters.csv. A Synthea CSV export has {expected}: let "
-            "Synthea write it with exporter.csv.export=true."
+            f"{folder} has neither claims_transactions.csv nor encounters.csv. A Synthea CSV export has {expected}: "
+            "let Synthea write it with exporter.csv.export=true."
         )
-    return Extract(name=f"Synthea export {folder.resolve().name}, {_digest(files)}", source="synthea", files=files)
+    return Extract(name=f"Synthea population {_digest(files)}", source="synthea", files=files)
 
 
 def sample_extract(folder: Path, *, members: int, seed: int) -> Extract:
     """A generated population, written into `folder`."""
     files = {name: (path,) for name, path in write_sample(folder, members=members, seed=seed).items()}
-    name = f"Sample of {members:,} members, seed {seed}, {_digest(files)}"
-    return Extract(name=name, source="triton", files=files)
+    return Extract(name=f"Lakeside Employers {_digest(files)}", source="triton", files=files)
 
 
 def _digest(files: Mapping[str, tuple[Path, ...]]) -> str:
@@ -307,10 +307,12 @@ async def walk(
     outcome: Outcome,
     console: Console,
 ) -> None:
-    """Walk the main job from login to document; fills in `outcome`. What a run before has made is used again, but the job
-    and its document are new."""
+    """Walk the main job from login to document; fills in `outcome`.
 
-    def step(name: str) -> Any:
+    What a run before has made is used again; the job and its document are new.
+    """
+
+    def step(name: str) -> AbstractContextManager[None]:
         return _timed(outcome.seconds, name)
 
     async with AsyncExitStack() as cleanup:
@@ -374,10 +376,7 @@ async def _load(
 ) -> None:
     started = time.monotonic()
     async with AsyncExitStack() as opened:
-        parts = [
-            (path.stem, (path.name, opened.enter_context(path.open("rb")), "text/csv"))
-            for path in files
-        ]
+        parts = [(path.stem, (path.name, opened.enter_context(path.open("rb")), "text/csv")) for path in files]
         batch = await api.post(
             f"/api/v1/analytics/prospects/{prospect_id}/{dataset}",
             params={"source": source},
@@ -398,7 +397,7 @@ async def _follow(api: Api, job_id: str, console: Console) -> None:
                     show(event)
                     if event["status"] in FINAL:
                         return
-            except (httpx2.TransportError, CommandFailed):
+            except httpx2.TransportError:
                 pass
             misses += 1
             await asyncio.sleep(min(1.0, 0.2 * misses))
@@ -406,7 +405,7 @@ async def _follow(api: Api, job_id: str, console: Console) -> None:
 
 
 @contextmanager
-def _progress(console: Console) -> Any:
+def _progress(console: Console) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A bar that shows a job's events; a line per stage where there is no terminal."""
     if not console.is_terminal:
         yield _lines(console)
@@ -447,11 +446,11 @@ async def _save(api: Api, document_id: str, state: State) -> Path:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Any:
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     seconds[name] = time.monotonic() - started
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(f"  {text}", highlight=False, markup=False)
+    console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from triton_common.embedded import tail
 
+from triton_cli.logs import readable
 from triton_cli.state import CHECKOUT, DEFAULT_PORT, CommandFailed, State
 
 P = ParamSpec("P")
@@ -157,7 +158,7 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Show the last lines of a part's log."""
+    """Show the last lines of a part's log: readable on a terminal, as they were written elsewhere."""
     home = State(state)
     names = sorted(path.stem for path in home.logs.glob("*.log"))
     if not names:
@@ -168,9 +169,10 @@ def logs(
     if name not in names:
         raise CommandFailed(f"There is no log of {name}. There are: {', '.join(names)}.")
     log = home.log(name)
-    print(tail(log, lines))
+    shown = readable if sys.stdout.isatty() else str  # a program wants what the services wrote
+    print(shown(tail(log, lines)))
     if follow:
-        _follow_log(log)
+        _follow_log(log, shown)
 
 
 @app.command()
@@ -215,7 +217,7 @@ def doctor(as_json: JsonOption = False, port: PortOption = None, state: StateOpt
 
 @app.command()
 @sentences
-def demo(
+def demo(  # noqa: PLR0917  typer passes options by name
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", help="A Synthea CSV export, in place of the generated sample."),
@@ -269,7 +271,7 @@ def sample(
     members: Annotated[int, typer.Option("--members", min=1, max=1_000_000, help="How many members.")] = 2000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 7,
 ) -> None:
-    """Write a plausible, invented population: claims, clinical, utilization and pharmacy CSV in Triton's own columns."""
+    """Write a plausible invented population: claims, clinical, utilization and pharmacy CSV in Triton's own columns."""
     from triton_cli.sample import write_sample  # noqa: PLC0415  numpy takes a while to import
 
     try:
@@ -320,7 +322,7 @@ def _start_detached(state: State, port: int | None) -> None:
     _say_ready(state)
 
 
-def _follow_log(log: Path) -> NoReturn:
+def _follow_log(log: Path, shown: Callable[[str], str]) -> NoReturn:
     position = log.stat().st_size
     while True:
         size = log.stat().st_size if log.exists() else 0
@@ -329,10 +331,11 @@ def _follow_log(log: Path) -> NoReturn:
         if size > position:
             with log.open("rb") as file:
                 file.seek(position)
-                new = file.read()
-            position += len(new)
-            sys.stdout.write(new.decode(errors="replace"))
-            sys.stdout.flush()
+                new = file.read(size - position)
+            whole = new.rpartition(b"\n")[0]  # the last line may still be on its way
+            position += len(whole) + 1 if whole else 0
+            if whole:
+                print(shown(whole.decode(errors="replace")), flush=True)
         time.sleep(0.2)
 
 

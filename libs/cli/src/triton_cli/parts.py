@@ -1,18 +1,20 @@
 """The table of parts: what the stack of this machine is made of, on which port, with which environment.
 
-Ports are one block of ten from --port: +0 gateway, +1 auth, +2 jobs, +3 analytics, +4 agent-runner, +5 console, +6 redis,
-+7 postgres, +8 the gateway's own ping and metrics, +9 the agent worker's metrics.
+Ports are one block of ten from --port: +0 gateway, +1 auth, +2 jobs, +3 analytics, +4 agent-runner, +5 console,
++6 redis, +7 postgres, +8 the gateway's own ping and metrics, +9 the agent worker's metrics.
 """
 
 import asyncio
+import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
 
-import httpx2
 from triton_common.embedded import Postgres, Redis
 
 from triton_cli.stack import Part
@@ -21,9 +23,10 @@ from triton_cli.state import CHECKOUT, CommandFailed, Secrets, State
 ADMIN_EMAIL: Final = "admin@triton.example"
 DATABASES: Final = ("auth", "jobs")
 WORKER_THREADS: Final = 8
+CHECK_TIMEOUT: Final = 5.0  # seconds
 GRACE: Final = 5  # seconds that a service gives its open requests when it stops
 
-SERVERS, MIGRATIONS, SERVICES, WORKERS, GATEWAY = range(5)
+SERVERS, SERVICES, WORKERS, GATEWAY = range(4)
 
 
 def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
@@ -52,7 +55,7 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
     return [
         Part(
             name="postgres",
-            tier=SERVERS,
+            layer=SERVERS,
             command=postgres.command,
             ready=postgres_ready,
             folder=state.folder,
@@ -62,15 +65,15 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
         ),
         Part(
             name="redis",
-            tier=SERVERS,
+            layer=SERVERS,
             command=redis.command,
             ready=redis_ready,
             ports=[port + 6],
             stop_signal=redis.stop_signal,
             prepare=redis.prepare,
         ),
-        _migrations("auth", common | {"DATABASE_URL": postgres.url("auth")}),
-        _migrations("jobs", common | {"DATABASE_URL": postgres.url("jobs")}),
+        _migrations("auth", state, common | {"DATABASE_URL": postgres.url("auth")}),
+        _migrations("jobs", state, common | {"DATABASE_URL": postgres.url("jobs")}),
         _service(
             "auth",
             "auth_service",
@@ -83,12 +86,14 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
                 "AUTH_KEY_SECRET": secrets.key_secret,
                 "AUTH_AGENT_CLIENT_SECRET": secrets.agent_client_secret,
             },
+            after=["auth-migrations"],
         ),
         _service(
             "jobs",
             "jobs_service",
             port + 2,
             common | {"DATABASE_URL": postgres.url("jobs"), "TASK_QUEUE_URL": redis.url},
+            after=["jobs-migrations"],
         ),
         _service(
             "analytics",
@@ -100,7 +105,8 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
         _service("console", "console", port + 5, common),
         Part(
             name="agent-worker",
-            tier=WORKERS,
+            layer=WORKERS,
+            after=["redis"],
             command=[
                 *(sys.executable, "-m", "celery", "-A", "agent_runner.worker", "worker"),
                 *("--pool", "threads", "--concurrency", str(WORKER_THREADS), "-Q", "agent-runner"),
@@ -113,7 +119,8 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
         ),
         Part(
             name="gateway",
-            tier=GATEWAY,
+            layer=GATEWAY,
+            after=["console"],
             command=[traefik_program()],
             ready=answers(f"http://127.0.0.1:{port + 8}/ping", f"http://127.0.0.1:{port}/"),
             environment=urls
@@ -129,20 +136,27 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
     ]
 
 
-def _migrations(name: str, environment: Mapping[str, str]) -> Part:
+def _migrations(name: str, state: State, environment: Mapping[str, str]) -> Part:
+    folder = CHECKOUT / "services" / f"{name}-service"
+    digest = hashlib.sha256()
+    for file in sorted((folder / "migrations").rglob("*.py")):
+        digest.update(file.name.encode() + file.read_bytes())
     return Part(
         name=f"{name}-migrations",
-        tier=MIGRATIONS,
+        layer=SERVICES,
+        after=["postgres"],
         command=[sys.executable, "-m", "alembic", "upgrade", "head"],
         environment=environment,
-        folder=CHECKOUT / "services" / f"{name}-service",
+        folder=folder,
+        stamp=(state.stamp(f"{name}-migrations"), digest.hexdigest()),
     )
 
 
-def _service(name: str, package: str, port: int, environment: Mapping[str, str]) -> Part:
+def _service(name: str, package: str, port: int, environment: Mapping[str, str], *, after: Sequence[str] = ()) -> Part:
     return Part(
         name=name,
-        tier=SERVICES,
+        layer=SERVICES,
+        after=after,
         command=[
             *(sys.executable, "-m", "uvicorn", "--factory", f"{package}.main:build"),
             *("--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"),
@@ -158,11 +172,23 @@ def answers(*urls: str) -> Callable[[], Awaitable[None]]:
     """Ready when every URL answers 200."""
 
     async def ready() -> None:
-        async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
-            for url in urls:
-                (await http.get(url)).raise_for_status()
+        for url in urls:
+            await asyncio.to_thread(_get, url)
 
     return ready
+
+
+def _get(url: str) -> None:
+    """As little as can be: it is asked of every part several times a second, while all of them want the processor."""
+    _, _, host, path = url.split("/", 3)
+    connection = HTTPConnection(host, timeout=CHECK_TIMEOUT)
+    try:
+        connection.request("GET", f"/{path}")
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if status != HTTPStatus.OK:
+        raise ConnectionError(f"{url} answers {status}")
 
 
 def traefik_program() -> Path:

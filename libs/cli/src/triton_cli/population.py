@@ -1,8 +1,9 @@
-"""What the sample's population has and uses: conditions, visits, drugs and measurements, with their codes, rates and prices.
+"""What the sample's population has and uses: conditions, visits, drugs, measurements; their codes, rates and prices.
 
-Codes are real: ICD-10-CM, CPT and HCPCS level II, CMS places of service, LOINC. Drug codes have the eleven digits of an NDC.
-Prevalences follow the order of magnitude of CDC's NHANES and NCHS tables for the United States; prices that of commercial
-plans (HCCI, FAIR Health). Both are chosen for a plausible whole, not taken from one source, and no study should use them.
+Codes are real: ICD-10-CM, CPT and HCPCS level II, CMS places of service, LOINC. Drug codes have an NDC's eleven digits.
+Prevalences follow the order of magnitude of CDC's NHANES and NCHS tables for the United States, prices that of
+commercial plans (HCCI, FAIR Health). Both are chosen for a plausible whole, not taken from a table: no study should use
+them.
 """
 
 from dataclasses import dataclass, field
@@ -181,7 +182,7 @@ CONDITIONS: Final = (
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a claim: CPT or HCPCS code, median price in USD, spread (sigma of its logarithm), chance to be there."""
+    """A line of a claim: CPT or HCPCS code, median price in USD, spread (sigma of its logarithm), chance of it."""
 
     code: str
     price: float
@@ -191,8 +192,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Visit:
-    """A kind of encounter and its claim. `rate` is per year and member, summed over the groups a member is in: `all`,
-    `newborn`, `infant`, `child`, `adult`, `senior`, `women`, `childbearing`, or a condition. `dx` is a condition, or a code of its own.
+    """A kind of encounter and its claim.
+
+    `rate` is per year and member, summed over the groups a member is in: those of `sample.Members.group`, and
+    conditions. `dx` is a condition, or a diagnosis code of its own.
     """
 
     encounter_class: str
@@ -226,7 +229,9 @@ def _emergency(dx: str, rate: dict[str, float], *lines: Line) -> Visit:
     return Visit("emergency", "outpatient", "23", dx, (Line("99284", 1150, 0.6), *lines), rate, frail=True)
 
 
-def _admission(dx: str, rate: dict[str, float], code: str, price: float, days: float, spread: float = 0.85) -> Visit:
+def _admission(  # noqa: PLR0917  a row of the table below
+    dx: str, rate: dict[str, float], code: str, price: float, days: float, spread: float = 0.85
+) -> Visit:
     """Hospital admission: the stay on the first line, doctors' rounds and discharge beside it."""
     lines = (Line(code, price, spread), *_ADMISSION)
     return Visit("inpatient", "inpatient", "21", dx, lines, rate, coinsurance=0.1, frail=True, days=days)

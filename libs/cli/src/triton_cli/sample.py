@@ -1,7 +1,7 @@
 """The sample population: four CSV files in Triton's own columns, plausible, and the same bytes for the same seed.
 
-24 months that end on a fixed day. Every claim has its encounter: C0000001 is the bill of E0000001, of the same day, the same
-member and the same cost.
+24 months that end on a fixed day. Every claim has its encounter: C0000001 is the bill of E0000001, of the same day, the
+same member and the same cost.
 """
 
 import csv
@@ -65,30 +65,21 @@ class Members:
     """The conditions as bits, in the order of CONDITIONS."""
 
     def group(self, name: str) -> Bools:
-        """Who is in a group of `population.Visit.rate`."""
-        match name:
-            case "all":
-                return np.ones(len(self.age), dtype=bool)
-            case "newborn":
-                return self.age < 1
-            case "infant":
-                return self.age < 2
-            case "child":
-                return (self.age >= 2) & (self.age < 18)
-            case "adult":
-                return (self.age >= 18) & (self.age < 65)
-            case "senior":
-                return self.age >= 65
-            case "women":
-                return self.female & (self.age >= 15)
-            case "childbearing":
-                return self.female & (self.age >= 18) & (self.age < 45)
-            case "screened":
-                return (self.age >= 45) & (self.age < 76)
-            case "screened women":
-                return self.female & (self.age >= 40) & (self.age < 75)
-            case condition:
-                return self.has[condition]
+        """Who is in a group of `population.Visit.rate`: one of these, or those who have a condition."""
+        age, female = self.age, self.female
+        groups = {
+            "all": age >= 0,
+            "newborn": age < 1,
+            "infant": age < 2,
+            "child": (age >= 2) & (age < 18),
+            "adult": (age >= 18) & (age < 65),
+            "senior": age >= 65,
+            "women": female & (age >= 15),
+            "childbearing": female & (age >= 18) & (age < 45),
+            "screened": (age >= 45) & (age < 76),
+            "screened women": female & (age >= 40) & (age < 75),
+        }
+        return groups[name] if name in groups else self.has[name]
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,7 @@ class Claims:
 
 
 def write_sample(folder: Path, *, members: int, seed: int) -> dict[str, Path]:
-    """Write `claims.csv`, `clinical.csv`, `utilization.csv` and `pharmacy.csv` for so many members; answers their paths."""
+    """Write `claims.csv`, `clinical.csv`, `utilization.csv` and `pharmacy.csv`; answers their paths by dataset."""
     random = np.random.default_rng(seed)
     people = _members(random, members)
     claims = _claims(random, people)
@@ -365,7 +356,7 @@ def _write_pharmacy(file: Path, random: np.random.Generator, people: Members, cl
 
 
 def _regimen(random: np.random.Generator, people: Members, drug: Drug) -> tuple[Ints, Ints, Ints]:
-    """The fills of a drug that is taken all the time: member, day, days supplied (30, or 90 for a third of the members)."""
+    """The fills of a drug that is taken all the time: member, day, days supplied (30, or 90 for a third of them)."""
     takes = np.flatnonzero(people.has[drug.condition] & (random.random(len(people.age)) < drug.share))
     supply = np.where(random.random(len(takes)) < 1 / 3, 90, 30)
     first = people.start[takes] + random.integers(0, 30, len(takes))

@@ -1,5 +1,5 @@
-"""The supervisor: starts parts tier by tier, waits until each is ready, restarts one that dies, stops all of them in
-reverse order. What the parts are is `parts.py`'s matter.
+"""The supervisor: starts each part once those it comes after are ready, restarts one that dies, stops them layer by
+layer. What the parts are is `parts.py`'s matter.
 
 Everything runs in one thread: the kernel ends a child with the thread that started it (see `embedded.spawn`).
 """
@@ -20,11 +20,12 @@ from typing import Final
 import psutil
 from triton_common import embedded
 
+from triton_cli.logs import readable
 from triton_cli.state import CommandFailed
 
 START_TIMEOUT: Final = 180.0  # seconds; the first start of all compiles every module of every service
 STOP_TIMEOUT: Final = 15.0  # a part that is still there after that is killed
-CHECK_INTERVAL: Final = 0.1
+CHECK_INTERVAL: Final = 0.2
 FIRST_PAUSE: Final = 1.0  # before a restart; doubled each time
 LONGEST_PAUSE: Final = 30.0
 STEADY: Final = 60.0  # a part that ran that long starts again after the first pause
@@ -59,10 +60,12 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One process of the stack. All parts of a tier start together, once the tier before is ready."""
+    """One process of the stack. It starts once those in `after` are ready. Layers stop one after another, the highest
+    first, so that a part can speak to those below until its end."""
 
     name: str
-    tier: int
+    layer: int
+    after: Sequence[str] = ()
     command: Sequence[str | Path]
     ready: Callable[[], Awaitable[None]] | None = None
     """Raises while it is not; None for a command that is done when it ends."""
@@ -72,16 +75,18 @@ class Part:
     stop_signal: signal.Signals = signal.SIGTERM
     prepare: Callable[[], int | None] | None = None
     """Runs before each start; answers the user to run as, None for our own."""
+    stamp: tuple[Path, str] | None = None
+    """A file and what it says once the command is done: it need not run again until it would say something else."""
 
 
 class PartFailed(CommandFailed):
     """A part did not become ready."""
 
-    def __init__(self, name: str, reason: str, log: Path) -> None:
+    def __init__(self, name: str, reason: str, log: Path, *, since: int) -> None:
         self.name = name
         self.reason = reason
-        lines = embedded.tail(log, LOG_LINES)
-        shown = f"The last lines of {log}:\n\n{lines}" if lines else f"It wrote nothing to {log}."
+        lines = readable(embedded.tail(log, LOG_LINES, since=since)).splitlines()[-LOG_LINES:]
+        shown = "\n".join([f"The last lines of {log}:\n", *lines]) if lines else f"It wrote nothing to {log}."
         super().__init__(f"{name} {reason}. {shown}")
 
 
@@ -101,23 +106,31 @@ class Stack:
         start_timeout: float = START_TIMEOUT,
         stop_timeout: float = STOP_TIMEOUT,
     ) -> None:
-        self.parts = sorted(parts, key=lambda part: part.tier)
+        self.parts = parts
         self.statuses = {part.name: Status() for part in self.parts}
         self._logs = logs
         self._report = report
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._written: dict[str, int] = {}  # how long each log was at its part's last start
 
     async def start(self) -> None:
         """Start all parts. Raises PartFailed for the first that does not become ready; the others keep running."""
-        for _, tier in groupby(self.parts, key=lambda part: part.tier):
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for part in tier:
-                        group.create_task(self._start(part))
-            except ExceptionGroup as failures:
-                raise failures.exceptions[0] from None
+        ready = {part.name: asyncio.Event() for part in self.parts}
+
+        async def start(part: Part) -> None:
+            for name in part.after:
+                await ready[name].wait()
+            await self._start(part)
+            ready[part.name].set()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in self.parts:
+                    group.create_task(start(part))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def supervise(self) -> None:
         """Restart what dies, for ever."""
@@ -127,9 +140,10 @@ class Stack:
                     group.create_task(self._keep(part))
 
     async def stop(self) -> None:
-        """Stop the parts, the last tier first; what does not end in time is killed."""
-        for _, tier in groupby(reversed(self.parts), key=lambda part: part.tier):
-            await asyncio.gather(*(self._stop(part) for part in tier))
+        """Stop the parts, the highest layer first; what does not end in time is killed."""
+        falling = sorted(self.parts, key=lambda part: -part.layer)
+        for _, layer in groupby(falling, key=lambda part: part.layer):
+            await asyncio.gather(*(self._stop(part) for part in layer))
 
     def kill(self) -> None:
         """End everything at once."""
@@ -138,11 +152,13 @@ class Stack:
 
     async def _start(self, part: Part) -> None:
         started = time.monotonic()
+        if part.stamp and _stamped(*part.stamp):
+            return self._set(part, Phase.DONE, took=0.0)
         log = self._logs / f"{part.name}.log"
         self._set(part, Phase.STARTING)
         try:
             user = await asyncio.to_thread(part.prepare) if part.prepare else None
-            _put_aside(log)
+            self._written[part.name] = _put_aside(log)
             process = embedded.spawn(
                 part.command,
                 log=log,
@@ -159,6 +175,8 @@ class Stack:
         while time.monotonic() < started + self._start_timeout:
             if process.poll() is not None:
                 if part.ready is None and process.returncode == 0:
+                    if part.stamp:
+                        part.stamp[0].write_text(part.stamp[1])
                     return self._set(part, Phase.DONE, took=time.monotonic() - started)
                 raise self._failed(part, f"ended {_how(process.returncode)} before it was ready", log)
             if part.ready is not None:
@@ -175,8 +193,8 @@ class Stack:
         while True:
             watched = time.monotonic()
             process = self._processes.get(part.name)
-            while process is not None and process.poll() is None:
-                await asyncio.sleep(2 * CHECK_INTERVAL)
+            while process is not None and process.poll() is None:  # noqa: ASYNC110  a process sets no Event
+                await asyncio.sleep(CHECK_INTERVAL)
             steady = time.monotonic() - watched > STEADY
             pause = FIRST_PAUSE if steady or not pause else min(2 * pause, LONGEST_PAUSE)
             ended = f"ended {_how(process.returncode)}" if process is not None else "did not start"
@@ -195,8 +213,8 @@ class Stack:
             self._set(part, Phase.STOPPING)
             process.send_signal(part.stop_signal)
             deadline = time.monotonic() + self._stop_timeout
-            while process.poll() is None and time.monotonic() < deadline:
-                await asyncio.sleep(CHECK_INTERVAL / 2)
+            while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110  same
+                await asyncio.sleep(CHECK_INTERVAL / 4)
         self._end(part)
         self._set(part, Phase.STOPPED)
 
@@ -209,7 +227,7 @@ class Stack:
     def _failed(self, part: Part, reason: str, log: Path) -> PartFailed:
         self._end(part)
         self._set(part, Phase.FAILED, reason=reason)
-        return PartFailed(part.name, reason, log)
+        return PartFailed(part.name, reason, log, since=self._written.get(part.name, 0))
 
     def _set(
         self, part: Part, phase: Phase, *, reason: str = "", took: float | None = None, restarts: int | None = None
@@ -254,7 +272,7 @@ def _holder(port: int) -> str:
     """Which process listens on a port. Others' processes only root may see."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
                 return f"is used by {psutil.Process(connection.pid).name()} (process {connection.pid})"
     return "is used by a process of another user"
 
@@ -264,7 +282,14 @@ def _how(code: int) -> str:
     return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
-def _put_aside(log: Path) -> None:
-    with suppress(FileNotFoundError):
-        if log.stat().st_size > LOG_LIMIT:
-            log.replace(log.with_suffix(".log.1"))
+def _put_aside(log: Path) -> int:
+    """Begin a log anew when it has become long; answers its length."""
+    size = log.stat().st_size if log.exists() else 0
+    if size <= LOG_LIMIT:
+        return size
+    log.replace(log.with_suffix(".log.1"))
+    return 0
+
+
+def _stamped(file: Path, text: str) -> bool:
+    return file.exists() and file.read_text() == text

@@ -1,4 +1,4 @@
-"""The state of one stack: a folder with its data, logs, secrets and documents, and the lock that lets one stack run in it."""
+"""The state of a stack: a folder with its data, logs, secrets and documents, and the lock that lets one run in it."""
 
 import fcntl
 import json
@@ -54,6 +54,10 @@ class State:
         """Where a part writes."""
         return self.logs / f"{name}.log"
 
+    def stamp(self, name: str) -> Path:
+        """What tells that a command is done, and need not be again."""
+        return self.folder / f"{name}.stamp"
+
     def prepare(self) -> None:
         """Make the folders."""
         try:
@@ -87,7 +91,7 @@ class State:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock: the kernel gives it back however we end. Raises CommandFailed when a stack runs here already."""
+        """Hold the lock; the kernel gives it back however we end. Raises CommandFailed when a stack runs here."""
         self.prepare()
         with self._lock.open("a") as file:
             try:
@@ -96,13 +100,15 @@ class State:
                 running = self.running() or {}
                 where = f", on port {running['port']}" if "port" in running else ""
                 raise CommandFailed(
-                    f"The stack of {self.folder} runs already, as process {self.holder()}{where}. Stop it with `triton down`, "
-                    "or give a second one its own --state and --port."
+                    f"The stack of {self.folder} runs already, as process {self.holder()}{where}. Stop it with "
+                    "`triton down`, or give a second one its own --state and --port."
                 ) from None
             self._lock.write_text(str(os.getpid()))
             self._stack.unlink(missing_ok=True)
-            yield
-            self._stack.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                self._stack.unlink(missing_ok=True)
 
     def is_locked(self) -> bool:
         """True while a stack runs here."""
@@ -140,7 +146,7 @@ class State:
         """Delete all that a stack put here, and nothing else: the folder may be one that somebody named by mistake."""
         for folder in (self.logs, self.documents, self.postgres, self.redis, self.clickhouse):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self._secrets, self._stack, self._lock):
+        for file in (self._secrets, self._stack, self._lock, *self.folder.glob("*.stamp")):
             file.unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()

@@ -113,12 +113,12 @@ def kill_group(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def tail(log: Path, lines: int = 20) -> str:
-    """The last lines of a log, for the message that tells of a failure."""
+def tail(log: Path, lines: int = 20, *, since: int = 0) -> str:
+    """The last lines of a log, for the message that tells of a failure; none from before the byte `since`."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 64 * 1024))
+            file.seek(max(since, file.tell() - 64 * 1024))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""
