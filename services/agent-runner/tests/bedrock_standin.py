@@ -1,4 +1,4 @@
-"""A stand-in for AWS Bedrock's Converse over HTTP, which the real boto3 calls. It answers well, or as a test scripts it."""
+"""A stand-in for AWS Bedrock's Converse over HTTP, for the real boto3. It answers well, or as a test scripts it."""
 
 import json
 from collections import deque

@@ -172,7 +172,7 @@ class Platform:
             row = held(job_id, body.attempt)
             with self._changed:
                 row.finishes.append(body)
-                row.status = "pending" if body.outcome == "released" else body.outcome
+                row.status = "cancelled" if row.cancel else "pending" if body.outcome == "released" else body.outcome
                 self._changed.notify_all()
             return {"status": row.status, "document_id": None}
 

@@ -10,7 +10,6 @@ from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.stop import Stop
 from hypothesis import given
-from hypothesis import strategies as st
 from test_value_model import cohorts, propositions
 from triton_common.schemas import CostCategory, DocumentContent, Effect, Fees
 
@@ -44,8 +43,8 @@ def test_a_good_offer_reads_well():
     summary = text(written(), "executive_summary")
 
     assert summary == (
-        "Glucare offers Diabetes 360 to Acme Health. The data describes 1,000 members with a cost of $12,000,000, $500.00 per "
-        "member per month.\n"
+        "Glucare offers Diabetes 360 to Acme Health. The data describes 1,000 members with a cost of $12,000,000, "
+        "$500.00 per member per month.\n"
         "100 members (10% of all) qualify for the programme. They account for 30% of all cost.\n"
         "In the base case, 40 members would take part, and the programme would save $124,200 in 36 months for fees of "
         "$29,800. That leaves $94,400 net, a return of 316.8% on the fees. Savings have covered all fees by month 3.\n"

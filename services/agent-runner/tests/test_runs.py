@@ -264,6 +264,17 @@ def test_a_cancelled_job_stops_at_its_next_report(platform: Platform, worker: Wo
     assert platform.calls["summary"] == 0
 
 
+def test_a_job_cancelled_after_its_last_report_stays_cancelled(platform: Platform, worker: Worker):
+    row = platform.add(examples.job())
+
+    def cancel() -> None:
+        row.cancel = True
+
+    platform.hooks["finish"] = cancel
+
+    assert run(worker, row) == "cancelled"
+
+
 def test_a_job_cancelled_while_it_waits_stops_at_the_next_heartbeat(platform: Platform, worker: Worker):
     row = platform.add(examples.job(lease_seconds=0.15))  # a heartbeat every 50 ms
     platform.gate.clear()  # the reports do not come

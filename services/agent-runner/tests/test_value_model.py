@@ -60,8 +60,9 @@ def value(cohort, terms, **options) -> ValueModel:
 
 
 def test_known_values_by_hand():
-    """100 eligible, 40 engaged. Inpatient: 3.6 M × 0.4 / 2400 months = 600 a month; × 0.1 × 40 = 2400 a month. Emergency:
-    150 × 0.2 × 40 = 1200. Together 3600 a month, the first three months 1/6, 3/6, 5/6 of it. Fees 40 × 20 = 800."""
+    # 100 eligible, 40 engaged. Inpatient care costs 3.6 M * 0.4 / 2400 months = 600 a month; 10 % of it for 40 members
+    # are 2400. Emergency care: 20 % of 150 for 40 are 1200. Of these 3600, the first three months have 1/6, 3/6, 5/6.
+    # Fees are 40 * 20 = 800.
     model = value(examples.cohort(), examples.terms())
     base = model.cases["base"]
 

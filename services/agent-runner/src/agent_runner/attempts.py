@@ -83,8 +83,9 @@ class Attempt:
         document: DocumentContent | None = None,
         error: JobError | None = None,
         retryable: bool = False,
-    ) -> bool:
-        """End the attempt; repeated until jobs-service has answered. True when the answer counts.
+    ) -> str | None:
+        """End the attempt; repeated until jobs-service has answered. The status that the job has now: a cancelled one
+        stays cancelled, whatever came of it. None when the outcome came too late, or nobody takes it.
 
         Safe to repeat: the same answer twice is one change, and that of an attempt which lost its lease is refused.
         """
@@ -95,22 +96,22 @@ class Attempt:
         while True:
             try:
                 with self._reporting:
-                    self._jobs.post(f"{self._path}/finish", json=body)
+                    answer: Any = self._jobs.post(f"{self._path}/finish", json=body)
                     self._over.set()
             except (Conflict, NotFound) as refused:
                 logger.bind(outcome=outcome, code=refused.code).info("outcome came too late")
-                return False
+                return None
             except AppError as failed:
                 if not _passes(failed):
                     raise
                 if monotonic() - began > self._patience:
                     logger.bind(outcome=outcome, code=failed.code).error("outcome could not be reported")
-                    return False
+                    return None
                 logger.bind(outcome=outcome, code=failed.code).warning("jobs-service does not take the outcome yet")
                 self._over.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                return True
+                return str(answer["status"])
 
     def _beat(self) -> None:
         """Repeat the last report often enough that the lease never ends while we work."""

@@ -2,9 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from agent_runner.settings import Settings
 
@@ -49,16 +47,29 @@ class Meter:
         self.failure = None
 
 
+class Provider(Protocol):
+    """Where models come from. Kept for the whole process: its connections are costly to make."""
+
+    def model(self, name: str, meter: Meter) -> "Model":
+        """A model for one run."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
 class Models:
-    """The model that the settings name. Keeps what is costly to make, boto3's client, for the whole process."""
+    """The model that the settings name."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises ValueError for a name that no provider has."""
         self.name = settings.model
         self._settings = settings
-        self._provider, _, self._id = settings.model.partition(":")
-        self._making = threading.Lock()
-        if self._provider not in PROVIDERS or not self._id or (self._provider == "offline" and self.name != OFFLINE):
+        self._scheme, _, self._id = settings.model.partition(":")
+        self._opened: Provider | None = None
+        self._opening = threading.Lock()
+        if self._scheme not in PROVIDERS or not self._id or (self._scheme == "offline" and self.name != OFFLINE):
             raise ValueError(
                 f"AGENT_MODEL must be {OFFLINE}, bedrock:<model id> or openai-like:<model id>, not {settings.model}"
             )
@@ -70,30 +81,26 @@ class Models:
 
     def metered(self, meter: Meter) -> "Model":
         """A model for one run. Raises CallFailed when its settings, such as the region, are not complete."""
-        try:
-            with self._making:
-                make = self._make
-        except Exception as error:  # whatever a provider's client says of its settings
-            raise CallFailed(type(error).__name__, transient=False) from error
-        return make(self._id, meter)
+        with self._opening:
+            try:
+                self._opened = self._opened or self._open()
+            except Exception as error:  # whatever a provider's client says of its settings
+                raise CallFailed(type(error).__name__, transient=False) from error
+        return self._opened.model(self._id, meter)
 
-    @cached_property
-    def _make(self) -> Callable[[str, Meter], "Model"]:
+    def close(self) -> None:
+        """Close the provider's connections, if there are any."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def _open(self) -> Provider:
         # agno takes a second and a hundred megabytes to import; offline needs none of it
         os.environ["AGNO_TELEMETRY"] = "false"
         from agent_runner import providers  # noqa: PLC0415  see above
 
-        if self._provider == "bedrock":
-            client = providers.bedrock_client(timeout=self._settings.model_timeout.total_seconds())
-            return lambda model, meter: providers.bedrock(
-                model, client=client, meter=meter, max_tokens=self._settings.model_max_tokens
-            )
-        key = self._settings.openai_api_key
-        http = providers.openai_client(
-            self._settings.openai_base_url,
-            key=key.get_secret_value() if key else None,
-            timeout=self._settings.model_timeout.total_seconds(),
-        )
-        return lambda model, meter: providers.openai_like(
-            model, client=http, meter=meter, max_tokens=self._settings.model_max_tokens
+        timeout, max_tokens = self._settings.model_timeout.total_seconds(), self._settings.model_max_tokens
+        if self._scheme == "bedrock":
+            return providers.Bedrock(timeout=timeout, max_tokens=max_tokens)
+        return providers.OpenAILike(
+            self._settings.openai_base_url, key=self._settings.openai_api_key, timeout=timeout, max_tokens=max_tokens
         )

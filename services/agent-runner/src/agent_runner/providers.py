@@ -13,7 +13,7 @@ import openai
 from agno.exceptions import ModelProviderError
 from agno.models.aws import AwsBedrock
 from agno.models.base import Model
-from agno.models.openai.like import OpenAILike
+from agno.models.openai.like import OpenAILike as AgnoOpenAILike
 from agno.models.response import ModelResponse
 from agno.utils.log import configure_agno_logging
 from botocore.config import Config  # type: ignore[import-untyped]  # same
@@ -22,6 +22,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]  # same
     ConnectionError,  # noqa: A004  its name there
     HTTPClientError,
 )
+from pydantic import SecretStr
 
 from agent_runner.models import CallFailed, Meter
 
@@ -54,30 +55,45 @@ configure_agno_logging(
 )
 
 
-def bedrock_client(*, timeout: float) -> Any:
-    """boto3's client: default credential chain, region and endpoint from AWS_*. It makes each call once: we retry."""
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=timeout,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=CONNECTIONS,
-    )
-    return boto3.Session().client("bedrock-runtime", config=config)
+class Bedrock:
+    """Models of AWS Bedrock, by id or inference profile. Credentials, region and endpoint come from AWS_*."""
+
+    def __init__(self, *, timeout: float, max_tokens: int) -> None:
+        """One client for all threads. It makes each call once, since we retry. Raises botocore's error without a region."""
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=timeout,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=CONNECTIONS,
+        )
+        self._client = boto3.Session().client("bedrock-runtime", config=config)
+        self._max_tokens = max_tokens
+
+    def model(self, name: str, meter: Meter) -> Model:
+        """A model for one run."""
+        return _Bedrock(id=name, client=self._client, meter=meter, max_tokens=self._max_tokens)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
 
-def bedrock(model: str, *, client: Any, meter: Meter, max_tokens: int) -> Model:
-    """A Bedrock model by id or inference profile."""
-    return _Bedrock(id=model, client=client, meter=meter, max_tokens=max_tokens)
+class OpenAILike:
+    """Models of vLLM, Ollama, llama.cpp, or whatever else speaks OpenAI's chat completions."""
 
+    def __init__(self, base_url: str, *, key: SecretStr | None, timeout: float, max_tokens: int) -> None:
+        """Servers that ask for no key still want one to be sent."""
+        secret = key.get_secret_value() if key else "none"
+        self._client = openai.OpenAI(base_url=base_url, api_key=secret, timeout=timeout, max_retries=0)
+        self._max_tokens = max_tokens
 
-def openai_client(base_url: str, *, key: str | None, timeout: float) -> openai.OpenAI:
-    """A client for vLLM, Ollama, llama.cpp or a gateway to others. Servers without keys want any."""
-    return openai.OpenAI(base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=0)
+    def model(self, name: str, meter: Meter) -> Model:
+        """A model for one run."""
+        return _OpenAILike(id=name, client=self._client, meter=meter, max_tokens=self._max_tokens)
 
-
-def openai_like(model: str, *, client: openai.OpenAI, meter: Meter, max_tokens: int) -> Model:
-    """A model of an OpenAI-compatible server."""
-    return _OpenAILike(id=model, client=client, meter=meter, max_tokens=max_tokens)
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
 
 @dataclass
@@ -96,7 +112,7 @@ class _Bedrock(AwsBedrock):
 
 
 @dataclass
-class _OpenAILike(OpenAILike):
+class _OpenAILike(AgnoOpenAILike):
     meter: Meter | None = None
 
     def invoke(self, *args: Any, **kwargs: Any) -> ModelResponse:

@@ -82,8 +82,8 @@ class Worker:
 
     def close(self) -> None:
         """Close all connections."""
-        for client in (self.jobs, self.analytics, self.token):
-            client.close()
+        for connected in (self.jobs, self.analytics, self.token, self.models):
+            connected.close()
 
 
 def run(worker: Worker, job_id: UUID, *, name: str, task_id: str | None) -> Ended:
@@ -108,8 +108,7 @@ def run(worker: Worker, job_id: UUID, *, name: str, task_id: str | None) -> Ende
 
 def _run(worker: Worker, attempt: Attempt) -> Ended:
     try:
-        made = _make(worker, attempt)
-        return "completed" if attempt.finish("completed", document=made) else "lost"
+        return _complete(worker, attempt)
     except Stopped as stopped:
         if stopped.reason == "lost":
             return "lost"
@@ -125,6 +124,13 @@ def _run(worker: Worker, attempt: Attempt) -> Ended:
             JobCrashed("Something went wrong on our side. The log has it under traceback_id."),
             traceback_id=traceback_id,
         )
+
+
+def _complete(worker: Worker, attempt: Attempt) -> Ended:
+    status = attempt.finish("completed", document=_make(worker, attempt))
+    if status is None:
+        return "lost"
+    return "cancelled" if status == "cancelled" else "completed"  # somebody cancelled it after our last report
 
 
 def _fail(attempt: Attempt, error: AppError, *, retryable: bool = False, traceback_id: str | None = None) -> Ended:

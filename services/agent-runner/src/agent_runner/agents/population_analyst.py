@@ -9,7 +9,9 @@ from agent_runner.facts import Facts
 from agent_runner.template import BaseAgentTemplate
 
 Paragraphs = Annotated[
-    list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=20, max_length=2000)]],
+    list[
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=20, max_length=2000, pattern=r"^[^\x00]*$")]
+    ],
     Field(min_length=1, max_length=16),
 ]
 
