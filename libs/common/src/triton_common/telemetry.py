@@ -3,7 +3,6 @@
 import os
 
 from opentelemetry import propagate, trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -32,6 +31,9 @@ def configure_tracing(*, service: str, version: str) -> None:
         {"service.name": os.environ.get("OTEL_SERVICE_NAME", service), "service.version": version}
     )
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        # a tenth of a second of imports that few need
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
         provider = TracerProvider(resource=resource)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     else:
