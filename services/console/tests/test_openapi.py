@@ -173,6 +173,12 @@ async def test_a_service_that_answers_no_document_is_missing(running, platform):
     async def broken() -> Response:
         return Response("hello")
 
-    async with running(build(platform(auth=app, jobs=FastAPI(openapi_url=None)))) as http:
+    other = FastAPI(openapi_url=None)
+
+    @other.get("/openapi.json")
+    async def other_json() -> list[str]:
+        return ["paths"]
+
+    async with running(build(platform(auth=app, jobs=FastAPI(openapi_url=None), analytics=other))) as http:
         merged = (await http.get("/openapi.json")).json()
     assert merged["x-missing"] == ["auth-service", "jobs-service", "analytics-service", "agent-runner"]

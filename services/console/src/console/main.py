@@ -32,7 +32,7 @@ def build(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = services_of(settings)
         timeout = settings.ask_timeout
-        async with httpx2.AsyncClient(timeout=timeout.total_seconds()) as http:
+        async with httpx2.AsyncClient(timeout=timeout.total_seconds(), trust_env=False) as http:
             app.state.health = HealthWatch(http, services, version=about.version, timeout=timeout)
             app.state.openapi = OpenApiWatch(http, services, own=own_document, timeout=timeout)
             try:

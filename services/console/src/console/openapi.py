@@ -55,8 +55,8 @@ class OpenApiWatch:
     async def _fetch(self, service: Service) -> Document | None:
         try:
             answer = await ask(self._http, service, "/openapi.json", within=self._timeout)
-            if answer.status_code == HTTPStatus.OK:
-                document: Document = answer.json()
+            document = answer.json()
+            if answer.status_code == HTTPStatus.OK and isinstance(document, dict) and "paths" in document:
                 return document
         except (ServiceSilent, ValueError) as error:
             logger.bind(error=type(error).__name__, asked=service.name).warning("no OpenAPI document")
