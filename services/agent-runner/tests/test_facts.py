@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import examples
 import pytest
-from agent_runner import facts, value_model
+from agent_runner import facts, gathering, value_model
 from agent_runner.facts import Facts
 from triton_common.schemas import CodePattern, CodeSystem, CostTrendReport
 
@@ -13,7 +13,7 @@ from triton_common.schemas import CodePattern, CodeSystem, CostTrendReport
 def gathered(*, job=None, **different) -> Facts:
     job, reports = job or examples.job(), examples.reports(**different)
     model = value_model.calculate(reports.cohort, reports.summary, job.value_proposition)
-    return facts.gather(job, reports, model)
+    return gathering.gather(job, reports, model)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,11 @@ def test_a_year_of_data_has_no_trend():
     assert not [key for key in gathered(trend=examples.trend(12)) if key.startswith("trend.")]
 
 
-@pytest.mark.parametrize(("step", "key"), [(100, "trend.rise"), (-100, "trend.fall"), (0, None)])
+@pytest.mark.parametrize(
+    ("step", "key"), [(100, "trend.rise"), (-100, "trend.fall"), (0, None), (100_000, "trend.multiple")]
+)
 def test_the_trend_compares_two_years(step, key):
-    changes = {"trend.rise", "trend.fall"} & set(gathered(trend=examples.trend(30, step=step)))
+    changes = {"trend.rise", "trend.fall", "trend.multiple"} & set(gathered(trend=examples.trend(step=step)))
 
     assert changes == ({key} if key else set())
 
@@ -96,14 +98,24 @@ def test_findings_of_snomed_are_no_conditions():
         examples.condition("Essential (primary) hypertension", 7, "1.00"),
     ]
 
-    assert [row.members for row in facts.conditions(rows)] == [5, 6, 7]
-    assert facts.conditions(rows[:2]) == rows[:2]  # better odd ones than hardly any
+    assert [row.members for row in gathering.conditions(rows)] == [5, 6, 7]
+    assert gathering.conditions(rows[:2]) == rows[:2]  # better odd ones than hardly any
+
+
+def test_codes_that_nothing_names_are_left_out_where_others_have_names():
+    unnamed = [
+        examples.condition("", 9, "1.00", code="410620009"),
+        examples.condition("162673000", 8, "1.00", code="162673000"),
+    ]
+
+    assert gathering.conditions([*unnamed, *examples.CONDITIONS.rows]) == examples.CONDITIONS.rows
+    assert gathering.conditions(unnamed) == unnamed
 
 
 def test_a_conditions_name_is_one_line_and_never_empty():
-    assert facts.condition_name(examples.condition("Anemia\n \x07(disorder)", 1, "1.00")) == "Anemia"
-    assert facts.condition_name(examples.condition("", 1, "1.00", code="D64.9")) == "D64.9"
-    assert len(facts.condition_name(examples.condition("a" * 500, 1, "1.00"))) == 120
+    assert gathering.condition_name(examples.condition("Anemia\n \x07(disorder)", 1, "1.00")) == "Anemia"
+    assert gathering.condition_name(examples.condition("", 1, "1.00", code="D64.9")) == "D64.9"
+    assert len(gathering.condition_name(examples.condition("a" * 500, 1, "1.00"))) == 120
 
 
 def test_a_long_list_of_codes_is_cut():

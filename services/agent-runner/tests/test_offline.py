@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import examples
 import pytest
-from agent_runner import document, facts, value_model, writing
+from agent_runner import document, gathering, value_model, writing
 from agent_runner.checking import Grounding
 from agent_runner.models import Models
 from agent_runner.settings import Settings
@@ -20,7 +20,7 @@ FREE = examples.terms(fees=Fees(per_engaged_member_per_month=Decimal(0), one_tim
 def written(terms=None, **different) -> DocumentContent:
     job, reports = examples.job(value_proposition=terms), examples.reports(**different)
     model = value_model.calculate(reports.cohort, reports.summary, job.value_proposition)
-    known = facts.gather(job, reports, model)
+    known = gathering.gather(job, reports, model)
     grounding = Grounding.of(job, known)
     settings = Settings()
     draft = writing.write(
@@ -43,7 +43,7 @@ def test_a_good_offer_reads_well():
     summary = text(written(), "executive_summary")
 
     assert summary == (
-        "Glucare offers Diabetes 360 to Acme Health. The data describes 1,000 members with a cost of $12,000,000, "
+        "Glucare offers Diabetes 360 to Acme Health. The data describes 1,000 members, whose care cost $12,000,000, or "
         "$500.00 per member per month.\n"
         "100 members (10% of all) qualify for the programme. They account for 30% of all cost.\n"
         "In the base case, 40 members would take part, and the programme would save $124,200 in 36 months for fees of "
@@ -135,6 +135,10 @@ def test_little_is_said_of_little_data():
 
 def test_a_steady_cost_neither_rises_nor_falls():
     assert "against $400.00 in the year before." in text(written(trend=examples.trend(step=0)), "population")
+
+
+def test_a_cost_that_multiplies_is_told_as_a_multiple():
+    assert "times as much." in text(written(trend=examples.trend(step=100_000)), "population")
 
 
 def test_short_data_is_a_risk():

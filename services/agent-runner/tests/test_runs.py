@@ -177,7 +177,7 @@ def test_what_nobody_foresaw_fails_with_the_tracebacks_id_alone(
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("the secret 123-45-6789")
 
-    monkeypatch.setattr(runs.facts, "gather", crash)
+    monkeypatch.setattr(runs.gathering, "gather", crash)
 
     assert run(worker, row) == "failed"
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import examples
 import pytest
-from agent_runner import document, template
+from agent_runner import document, replies, template
 from agent_runner.checking import AgentOutputUngrounded, Grounding
 from agent_runner.facts import Facts
 from agent_runner.models import Models
@@ -17,6 +17,7 @@ from bedrock_standin import Bedrock
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from triton_common.schemas import ProblemDetail
 
 
 class Headline(BaseModel):
@@ -110,23 +111,23 @@ def test_a_draft_with_a_figure_is_never_assembled():
 
 
 def test_the_longest_object_is_the_one_that_feedback_is_about():
-    output, faults = template.parse('{} and {"text": 1, "more": 2} and {"a": 1}', Headline)
+    output, faults = replies.parse('{} and {"text": 1, "more": 2} and {"a": 1}', Headline)
 
     assert output is None
     assert [(fault.field, fault.code) for fault in faults] == [("text", "string_type")]
 
 
 def test_feedback_is_bounded():
-    faults = [template.ProblemDetail(field=str(number), issue="wrong", code="wrong") for number in range(100)]
+    faults = [ProblemDetail(field=str(number), issue="wrong", code="wrong") for number in range(100)]
 
-    assert len(template.feedback(faults).splitlines()) == template.FEEDBACK + 2
+    assert len(replies.feedback(faults).splitlines()) == replies.FEEDBACK + 2
 
 
 @given(st.text(), st.text(), st.text())
 def test_json_is_found_between_any_prose(before, value, after):
     reply = before.replace("{", "(") + json.dumps({"text": value}) + after
 
-    output, faults = template.parse(reply, Headline)
+    output, faults = replies.parse(reply, Headline)
 
     assert output == Headline(text=value)
     assert not faults
@@ -134,7 +135,7 @@ def test_json_is_found_between_any_prose(before, value, after):
 
 @given(st.text(alphabet='{}[]":,a1 \n\\'))
 def test_no_reply_breaks_the_parser(reply):
-    output, faults = template.parse(reply, Headline)
+    output, faults = replies.parse(reply, Headline)
 
     assert (output is None) == bool(faults)
 
@@ -147,4 +148,4 @@ def test_texts_are_found_at_any_depth():
 
     deep = Deep(title="a", parts=[Headline(text="b"), Headline(text="c")])
 
-    assert dict(template.texts(deep)) == {"title": "a", "parts[0].text": "b", "parts[1].text": "c"}
+    assert dict(replies.texts(deep)) == {"title": "a", "parts[0].text": "b", "parts[1].text": "c"}

@@ -23,7 +23,7 @@ R = TypeVar("R", bound=Schema)
 
 CALL_TIMEOUT: Final = httpx2.Timeout(60.0, connect=2.0)  # a report over millions of rows takes its time
 TIMEOUT: Final = 150.0  # seconds; for all of them, repeated calls included
-CONDITIONS: Final = 50  # a page shows ten; some rows of an extract are no conditions
+CONDITIONS: Final = 100  # a document shows ten; many rows of an extract are no conditions
 
 
 class NoData(Unprocessable):

@@ -8,7 +8,8 @@ from triton_common.schemas import Chart, ChartPoint, ClaimedJob, ConditionRow, D
 
 from agent_runner.checking import AgentOutputUngrounded, Grounding, render
 from agent_runner.collecting import Reports
-from agent_runner.facts import CARE, Facts, condition_name, conditions, month_name
+from agent_runner.facts import CARE, Facts, month_name
+from agent_runner.gathering import condition_name, conditions
 from agent_runner.models import OFFLINE
 from agent_runner.value_model import ValueModel, cents
 from agent_runner.writing import Draft

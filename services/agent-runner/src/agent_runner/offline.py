@@ -9,7 +9,8 @@ from typing import Final
 
 from triton_common.schemas import CostCategory
 
-from agent_runner.facts import CARE, TOP, Facts
+from agent_runner.facts import CARE, Facts
+from agent_runner.gathering import TOP
 from agent_runner.value_model import CASES
 
 SMALL_COHORT: Final = 100  # qualifying members; below, a few costly cases decide the average
@@ -30,8 +31,9 @@ def population(facts: Facts) -> list[str]:
     if named := _conditions(facts, "prevalence"):
         text.append(f"The conditions that most members have are {named}.")
     if "trend.recent" in facts:
-        change = next((key for key in ("trend.rise", "trend.fall") if key in facts), None)
-        moved = f": a {change.removeprefix('trend.')} of {the(change)}" if change else ""
+        change = next((word for word in ("rise", "fall") if f"trend.{word}" in facts), None)
+        moved = f": a {change} of {the(f'trend.{change}')}" if change else ""
+        moved = ": {{trend.multiple}} as much" if "trend.multiple" in facts else moved
         text.append(
             "In the last year of the data a member cost {{trend.recent}} per month, against {{trend.earlier}} in the "
             f"year before{moved}."
@@ -86,10 +88,8 @@ def programme_fit(facts: Facts) -> list[str]:
 def executive_summary(facts: Facts) -> list[str]:
     """The offer and its result in short."""
     offer = f"{the('client')} offers {the('programme')} to {the('prospect')}."
-    members = counted(facts, "members", "member")
-    text = [
-        f"{offer} The data describes {members} with a cost of {the('total_paid')}, {the('pmpm')} per member per month."
-    ]
+    cost = "whose care cost {{total_paid}}, or {{pmpm}} per member per month"
+    text = [f"{offer} The data describes {counted(facts, 'members', 'member')}, {cost}."]
     if _nobody(facts):
         text.append(
             "The data shows no member who qualifies for the programme. On this data it would save nothing, and "
@@ -125,7 +125,7 @@ def financial_case(facts: Facts) -> list[str]:
     drivers.sort(key=lambda driver: -facts.number(f"savings.base.{driver}"))
     by_driver = listed(f"{the(f'savings.base.{driver}')} on {CARE[driver]}" for driver in drivers)
     years = listed(the(f"net.base.year{year}") for year in range(1, 11) if f"net.base.year{year}" in facts)
-    roi = ", {{roi.base}} of the fees" if "roi.base" in facts else ""
+    roi = ", {{roi.base}} of the fees" if "roi.base" in facts and facts.number("net.base") >= 0 else ""
     text = [f"In the base case {counted(facts, 'engaged.base', 'member')} would take part."]
     text[0] += (
         f" The programme would save {the('savings.base')} in {the('horizon_months')} months: {by_driver}. Fees over "

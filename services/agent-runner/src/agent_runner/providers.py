@@ -59,7 +59,7 @@ class Bedrock:
     """Models of AWS Bedrock, by id or inference profile. Credentials, region and endpoint come from AWS_*."""
 
     def __init__(self, *, timeout: float, max_tokens: int) -> None:
-        """One client for all threads. It makes each call once, since we retry. Raises botocore's error without a region."""
+        """One client for all threads, making each call once: we retry. Raises botocore's error without a region."""
         config = Config(
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=timeout,

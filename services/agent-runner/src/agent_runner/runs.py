@@ -13,7 +13,7 @@ from triton_common.logging import log_context
 from triton_common.schemas import DocumentContent, JobError, JobStage, ProblemDetail, Schema
 from uuid_utils.compat import uuid7
 
-from agent_runner import attempts, collecting, document, facts, value_model, writing
+from agent_runner import attempts, collecting, document, gathering, value_model, writing
 from agent_runner.attempts import Attempt
 from agent_runner.checking import Grounding
 from agent_runner.models import Models
@@ -157,13 +157,13 @@ def _make(worker: Worker, attempt: Attempt) -> DocumentContent:
     attempt.report(30, JobStage.MODELLING, "Computing savings, fees and return")
     terms = job.value_proposition
     model = value_model.calculate(reports.cohort, reports.summary, terms, horizon_months=parameters.horizon_months)
-    known = facts.gather(job, reports, model)
-    grounding = Grounding.of(job, known)
+    facts = gathering.gather(job, reports, model)
+    grounding = Grounding.of(job, facts)
 
     attempt.report(40, JobStage.WRITING, "Describing the population")
     draft = writing.write(
         job,
-        known,
+        facts,
         grounding,
         models=worker.models,
         settings=worker.settings,
@@ -175,7 +175,7 @@ def _make(worker: Worker, attempt: Attempt) -> DocumentContent:
 
     attempt.report(90, JobStage.CHECKING, "Checking every figure against the facts")
     document.check(draft, grounding)
-    return document.assemble(job, draft, known, reports=reports, model=model)
+    return document.assemble(job, draft, facts, reports=reports, model=model)
 
 
 def _parameters(given: dict[str, object]) -> Parameters:

@@ -9,7 +9,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Typ
 
 from loguru import logger
 from prometheus_client import Counter, Histogram
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from triton_common.errors import AppError, Internal, Unavailable
 from triton_common.schemas import ProblemDetail
 
 from agent_runner.checking import AgentOutputUngrounded, Grounding
 from agent_runner.facts import Facts
 from agent_runner.models import OFFLINE, CallFailed, CallLimitReached, Meter, Models
+from agent_runner.replies import feedback, parse, texts
 from agent_runner.stop import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ Output = TypeVar("Output", bound=BaseModel)
 
 RETRIES: Final = 3  # of each kind: failed call, invalid output, ungrounded output
 LONGEST_PAUSE: Final = 30.0  # seconds between two calls
-FEEDBACK: Final = 20  # faults told to the model at once; more would bury the first
 
 AGENT_RUNS: Final = Counter(
     "triton_agent_runs_total", "Runs of agents, by how they ended", ["agent", "model", "outcome"]
@@ -287,61 +287,5 @@ def read_instructions(name: str) -> Instructions:
     return Instructions(version=version.group(1), text=text.strip())
 
 
-def parse(reply: str, schema: type[Output]) -> tuple[Output | None, list[ProblemDetail]]:
-    """The first JSON object in a reply that fits, out of prose and fences; else what is wrong with the longest."""
-    faults: list[ProblemDetail] = []
-    longest = 0
-    for text in _objects(reply):
-        try:
-            return schema.model_validate_json(text), []
-        except ValidationError as error:
-            if len(text) > longest:
-                longest = len(text)
-                faults = [
-                    ProblemDetail(
-                        field=".".join(str(part) for part in e["loc"]) or "answer", issue=e["msg"], code=e["type"]
-                    )
-                    for e in error.errors(include_input=False, include_url=False, include_context=False)
-                ]
-    if not faults:
-        faults = [ProblemDetail(field="answer", issue="there is no complete JSON object in it", code="json_missing")]
-    return None, faults
-
-
-def feedback(faults: Sequence[ProblemDetail]) -> str:
-    """What the model is told of a reply that cannot be used."""
-    lines = [f"- {fault.field}: {fault.issue}" for fault in faults[:FEEDBACK]]
-    return "\n".join(
-        ["Your answer cannot be used:", *lines, "Correct this and answer with the whole JSON object again."]
-    )
-
-
-def texts(output: BaseModel) -> Iterator[tuple[str, str]]:
-    """(place, text) of every string in an output."""
-    todo: list[tuple[str, Any]] = [("", output.model_dump())]
-    while todo:
-        place, value = todo.pop(0)
-        match value:
-            case str():
-                yield place, value
-            case dict():
-                todo += [(f"{place}.{key}".lstrip("."), item) for key, item in value.items()]
-            case list():
-                todo += [(f"{place}[{position}]", item) for position, item in enumerate(value)]
-
-
 def _ungrounded(output: BaseModel, grounding: Grounding) -> list[ProblemDetail]:
     return [fault for place, text in texts(output) for fault in grounding.check(text, place=place)]
-
-
-def _objects(reply: str) -> Iterator[str]:
-    """Every outermost JSON object in a text."""
-    decoder, at = json.JSONDecoder(), 0
-    while (at := reply.find("{", at)) >= 0:
-        try:
-            _, end = decoder.raw_decode(reply, at)
-        except ValueError:
-            at += 1
-        else:
-            yield reply[at:end]
-            at = end
