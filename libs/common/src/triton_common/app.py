@@ -72,7 +72,7 @@ def create_app(
             app.state.draining.set()
         logger.info("service stopped")
 
-    app = FastAPI(
+    app = _Service(
         title=name,
         version=version,
         description=description,
@@ -81,7 +81,7 @@ def create_app(
         redoc_url=None,
         openapi_url=openapi_url,
         separate_input_output_schemas=False,
-        responses={422: {"model": Problem, "description": "Validation failed"}},
+        responses={422: {"model": Problem, "description": "`validation_failed`, `malformed_json`: see details"}},
     )
     app.state.settings = settings
     app.state.draining = asyncio.Event()
@@ -106,6 +106,22 @@ def create_app(
         )
     app.add_middleware(RequestMiddleware, service=name)
     return app
+
+
+class _Service(FastAPI):
+    """FastAPI, whose document says that a problem goes out as problem+json."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for path in document["paths"].values():
+                for operation in path.values():
+                    for answer in operation.get("responses", {}).values():
+                        content = answer.get("content", {})
+                        if content.get("application/json", {}).get("schema") == Problem.ref():
+                            content["application/problem+json"] = content.pop("application/json")
+        assert self.openapi_schema is not None  # noqa: S101  FastAPI keeps what it has made
+        return self.openapi_schema
 
 
 def _drain_on_sigterm(app: FastAPI) -> None:
