@@ -245,7 +245,7 @@ async def _state(database: Database, job_id: UUID) -> Row:
 
 def _delay(attempt: int, base: timedelta) -> timedelta:
     """Doubled with each attempt up to five minutes; half of it to one and a half by chance, so that retries spread."""
-    doubled = min(base * (1 << min(attempt - 1, 20)), LONGEST_RETRY_DELAY)
+    doubled = min(base * 2.0 ** min(max(attempt - 1, 0), 20), LONGEST_RETRY_DELAY)
     return doubled * random.uniform(0.5, 1.5)  # noqa: S311  no secret
 
 

@@ -1,7 +1,7 @@
 """jobs-service: catalogue, generation jobs, documents. Run by `uvicorn --factory jobs_service.main:build`."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -32,20 +32,18 @@ def build(settings: Settings | None = None) -> FastAPI:
             app.state.queue = queue
             app.state.dispatcher = Dispatcher(queue)
             app.state.follower = Follower(database, app.state.draining)
-            background = [
+            background = {
                 asyncio.create_task(app.state.dispatcher.run(), name="dispatcher"),
                 asyncio.create_task(app.state.follower.run(), name="follower"),
                 asyncio.create_task(
                     sweeps.run(database, app.state.dispatcher, interval=chosen.sweep_interval, lease=chosen.lease),
                     name="sweeps",
                 ),
-            ]
+            }
             try:
                 yield
             finally:
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+                await _stop(background)
                 await app.state.dispatcher.flush()
 
     return create_app(
@@ -64,6 +62,15 @@ def build(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         readiness=[postgres, redis],
     )
+
+
+async def _stop(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: the driver waits by asyncio.wait_for, which Python 3.11 lets swallow a
+    cancellation that comes together with a result (python/cpython#86296)."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=0.2)
 
 
 async def redis(app: FastAPI) -> None:

@@ -1,0 +1,39 @@
+"""What others build on: the OpenAPI document, settings, errors."""
+
+from jobs_service.main import build
+from jobs_service.settings import Settings
+from triton_common.testing import assert_errors_documented, assert_openapi_matches, assert_settings_documented
+
+
+def test_openapi_is_the_one_in_docs():
+    assert_openapi_matches(build(Settings()), "jobs-service")
+
+
+def test_every_setting_is_in_the_example():
+    assert_settings_documented(Settings)
+
+
+def test_every_error_is_explained():
+    build(Settings())
+    assert_errors_documented()
+
+
+async def test_metrics_have_the_promised_names(api):
+    text = (await api.http.get("/metrics")).text
+    for name in (
+        "triton_jobs_created_total",
+        "triton_jobs_completed_total",
+        "triton_jobs_failed_total",
+        "triton_jobs_cancelled_total",
+        "triton_job_duration_seconds",
+        "triton_job_queue_wait_seconds",
+        "triton_jobs_pending",
+        "triton_oldest_pending_job_age_seconds",
+    ):
+        assert f"# TYPE {name} " in text
+
+
+async def test_readiness_names_each_dependency(api):
+    ready = (await api.http.get("/health/ready")).json()
+    assert ready["status"] == "ok"
+    assert set(ready["dependencies"]) == {"postgres", "redis"}

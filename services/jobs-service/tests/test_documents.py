@@ -1,0 +1,160 @@
+"""Documents: who reads them, and in which form."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+
+@pytest.fixture
+async def document(api):
+    """A document of a completed job."""
+    job = await api.job()
+    await api.claim(job)
+    answer = await api.finish(job)
+    return (await api.get(f"/api/v1/documents/{answer.json()['document_id']}")).json()
+
+
+async def test_the_content_is_what_the_worker_sent(api, document):
+    content = document["content"]
+    assert (content["title"], content["notice"]) == (api.document["title"], api.document["notice"])
+    assert content["facts"] == api.document["facts"]
+    assert len(content["charts"]) == 3
+
+
+async def test_list_names_documents_without_their_content(api, document):
+    listed = (await api.get("/api/v1/documents")).json()
+    assert listed == {
+        "items": [
+            {key: document[key] for key in document if key != "content"} | {"title": document["content"]["title"]}
+        ],
+        "next_cursor": None,
+    }
+
+
+@pytest.mark.parametrize("field", ["job_id", "prospect_id", "client_id"])
+async def test_list_is_filtered(api, document, field, nobody):
+    found = (await api.get("/api/v1/documents", params={field: document[field]})).json()["items"]
+    assert [item["id"] for item in found] == [document["id"]]
+    assert (await api.get("/api/v1/documents", params={field: nobody})).json()["items"] == []
+
+
+async def test_another_clients_documents_do_not_exist(api, document, nobody):
+    other = await api.client("Other")
+    user = api.bound(other, "viewer")
+    for path in (f"/api/v1/documents/{document['id']}", f"/api/v1/documents/{nobody}"):
+        answer = await api.get(path, user=user)
+        assert (answer.status_code, answer.json()["code"]) == (404, "document_not_found")
+    assert (await api.get("/api/v1/documents", user=user)).json()["items"] == []
+    own = api.as_user("viewer", client_id=document["client_id"])
+    assert (await api.get(f"/api/v1/documents/{document['id']}", user=own)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "form", "media_type"),
+    [
+        ("", None, "application/json"),
+        ("*/*", None, "application/json"),
+        ("image/png", None, "application/json"),
+        ("application/json, text/html;q=0.9", None, "application/json"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", None, "text/html"),
+        ("text/html;q=0.2, text/markdown;q=0.7", None, "text/markdown"),
+        ("text/html;q=much, text/markdown;q=0.1", None, "text/markdown"),
+        ("text/html;q=0", None, "application/json"),
+        ("application/json", "html", "text/html"),
+        ("text/html", "md", "text/markdown"),
+        ("text/html", "json", "application/json"),
+    ],
+)
+async def test_the_form_is_what_was_asked_for(api, document, accept, form, media_type):
+    params = {"format": form} if form else {}
+    answer = await api.get(f"/api/v1/documents/{document['id']}", headers={"Accept": accept}, params=params)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].split(";")[0] == media_type
+    assert answer.headers["Vary"] == "Accept"
+
+
+async def test_a_form_that_is_none_is_refused(api, document):
+    answer = await api.get(f"/api/v1/documents/{document['id']}", params={"format": "docx"})
+    assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "query.format")
+
+
+class Page(HTMLParser):
+    """What an HTML page is made of."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.text, self.links = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in ("meta", "line", "rect", "path", "circle") or (tag == "circle"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_startendtag(self, tag, _attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+async def test_html_stands_alone_and_holds_everything(api, document):
+    answer = await api.get(f"/api/v1/documents/{document['id']}", params={"format": "html"})
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Content-Disposition"] == 'inline; filename="coaching-for-acme-friends.html"'
+    page = Page(answer.text)
+    assert page.links == []
+    assert "script" not in page.tags
+    assert page.tags.count("svg") == 2
+    text = " ".join(" ".join(page.text).split())
+    order = [
+        "Coaching for <Acme> & friends",
+        "No model wrote this.",
+        "Your population",
+        "27 members.",
+        "Cost by category",
+        "$1.3M",
+        "In pictures",
+        "No data.",
+        "Where the figures come from",
+        "report summary",
+        "offline:template",
+    ]
+    places = [
+        text.index(words, 0 if number else text.index("</title>") if "</title>" in text else 0)
+        for number, words in enumerate(order)
+    ]
+    assert places == sorted(places)
+    assert "nan" not in answer.text.lower()
+    assert "<Acme>" not in answer.text
+
+
+async def test_markdown_holds_everything_and_no_html(api, document):
+    answer = await api.get(f"/api/v1/documents/{document['id']}", params={"format": "md"})
+    assert answer.headers["Content-Disposition"] == 'inline; filename="coaching-for-acme-friends.md"'
+    lines = answer.text.splitlines()
+    assert lines[0] == r"# Coaching for \<Acme\> & friends"
+    assert lines[2] == "> **Note.** No model wrote this."
+    assert "| Members | 27 | report summary |" in lines
+    assert "| inpatient | $1.3M |" in lines
+    assert not re.search(r"(?<!\\)<", answer.text)
+    assert "\n\n\n" not in answer.text
+
+
+async def test_a_document_of_nothing_but_a_title(api):
+    job = await api.job()
+    await api.claim(job)
+    bare = {"title": "!", "model": "bedrock:x", "currency": "USD", "sections": [], "facts": [], "input_tokens": 12}
+    answer = await api.finish(job, document=bare)
+    for form in ("html", "md"):
+        text = (await api.get(f"/api/v1/documents/{answer.json()['document_id']}", params={"format": form})).text
+        assert "12 tokens in, 0 out" in text
+        assert "Where the figures" not in text
+        assert "Note." not in text

@@ -1,0 +1,238 @@
+"""Any order of submits, claims, reports, ends, cancels, lost leases and doubled messages makes legal moves only."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from jobs_service import jobs
+from jobs_service.dispatch import Dispatcher
+from jobs_service.schemas import JobCreate
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from triton_common.auth import Principal
+from triton_common.db import Database
+from triton_common.errors import AppError
+from triton_common.queue.memory import MemoryTaskQueue
+from triton_common.schemas import JobClaim, JobFinish, JobProgress
+from uuid_utils.compat import uuid7
+
+LEGAL = {
+    ("pending", "processing"),
+    ("pending", "cancelled"),
+    ("processing", "pending"),
+    ("processing", "completed"),
+    ("processing", "failed"),
+    ("processing", "cancelled"),
+}
+FINAL = {"completed", "failed", "cancelled"}
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+LEASE = timedelta(seconds=30)
+DOCUMENT = {"title": "t", "model": "offline:template", "currency": "USD", "sections": [], "facts": []}
+ADMIN = Principal(subject="somebody", role="admin", scopes=frozenset(), token_id="", expires_at=0, token="")
+
+
+def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are small, but many
+    class Jobs(RuleBasedStateMachine):
+        """The rules called as routes and sweeps call them, beside a history of claims that is kept on its own."""
+
+        known = Bundle("known")
+        attempts = Bundle("attempts")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.loop = asyncio.Runner()
+            self.connecting = Database.connect(url, pool_size=2)
+            self.database = self.loop.run(self.connecting.__aenter__())
+            self.dispatcher = Dispatcher(MemoryTaskQueue())
+            self.looking = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+            self.claims: dict[UUID, list[int]] = {}
+            self.seen: dict[UUID, dict[str, Any]] = {}
+            client, self.prospect, self.proposition = uuid7(), uuid7(), uuid7()
+            self.sql("INSERT INTO clients (id, name) VALUES (%s, 'c')", client)
+            self.sql("INSERT INTO prospects (id, client_id, name) VALUES (%s, %s, 'p')", self.prospect, client)
+            content = {
+                "summary": "s",
+                "programme": "p",
+                "eligibility": [{"system": "icd10cm", "code": "E11*"}],
+                "engagement": {"low": 0, "base": 0, "high": 1},
+                "effects": [{"driver": "total", "reduction": {"low": 0, "base": 0, "high": 1}, "evidence": "e"}],
+                "fees": {"per_engaged_member_per_month": "1"},
+            }
+            self.sql(
+                "INSERT INTO value_propositions (id, client_id, name, content) VALUES (%s, %s, 'v', %s)",
+                self.proposition,
+                client,
+                Jsonb(content),
+            )
+
+        def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+            cursor = self.looking.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+        def call(self, coroutine: Any) -> Any:
+            """The answer, or the error's code."""
+            try:
+                return self.loop.run(coroutine)
+            except AppError as error:
+                return error.code
+
+        def teardown(self) -> None:
+            self.looking.close()
+            self.loop.run(self.connecting.__aexit__(None, None, None))
+            self.loop.close()
+
+        # --- what may happen
+
+        @rule(target=known)
+        def submit(self) -> UUID:
+            body = JobCreate(
+                job_type="value_proposition", prospect_id=self.prospect, value_proposition_id=self.proposition
+            )
+            job = self.call(
+                jobs.submit(
+                    self.database, self.dispatcher, principal=ADMIN, body=body, idempotency_key=None, max_attempts=2
+                )
+            )
+            self.claims[job.id] = []
+            return job.id
+
+        @rule(target=attempts, job=known)
+        def claim(self, job: UUID) -> tuple[UUID, int]:
+            answer = self.call(jobs.claim(self.database, job, JobClaim(worker="w"), lease=LEASE))
+            if answer == "job_not_claimable":
+                return job, len(self.claims[job])
+            self.claims[job].append(answer.attempt)
+            return job, answer.attempt
+
+        @rule(job=known)
+        def deliver_twice_at_once(self, job: UUID) -> None:
+            async def both() -> list[Any]:
+                claims = [jobs.claim(self.database, job, JobClaim(worker="w"), lease=LEASE) for _ in range(2)]
+                return await asyncio.gather(*claims, return_exceptions=True)
+
+            won = [answer for answer in self.loop.run(both()) if not isinstance(answer, Exception)]
+            assert len(won) <= 1
+            self.claims[job] += [answer.attempt for answer in won]
+
+        @rule(mine=attempts, progress=st.integers(0, 100), stage=st.sampled_from(["collecting", "writing"]))
+        def report(self, mine: tuple[UUID, int], progress: int, stage: str) -> None:
+            job, attempt = mine
+            before = self.state(job)
+            body = JobProgress.model_validate({"attempt": attempt, "progress": progress, "stage": stage})
+            answer = self.call(jobs.progress(self.database, job, body, lease=LEASE))
+            after = self.state(job)
+            if answer == "stale_attempt":
+                assert after == before
+                assert before["status"] != "processing" or before["attempt"] != attempt
+            elif answer.cancelled:
+                assert after["status"] == "cancelled"
+            else:
+                assert after["progress"] == max(before["progress"], progress)
+
+        @rule(
+            mine=attempts,
+            outcome=st.sampled_from(["completed", "failed", "cancelled", "released"]),
+            retryable=st.booleans(),
+        )
+        def finish(self, mine: tuple[UUID, int], outcome: str, retryable: bool) -> None:
+            job, attempt = mine
+            before = self.state(job)
+            body = {"attempt": attempt, "outcome": outcome, "retryable": retryable}
+            body |= {"document": DOCUMENT} if outcome == "completed" else {}
+            body |= {"error": {"code": "e", "message": "m"}} if outcome == "failed" else {}
+            said = JobFinish.model_validate(body)
+
+            def say() -> Any:
+                return self.call(
+                    jobs.finish(self.database, self.dispatcher, job, said, retry_delay=timedelta(seconds=1))
+                )
+
+            first = say()
+            after = self.state(job)
+            assert say() == first, "the same finish gets the same answer"
+            assert self.state(job) == after, "and changes nothing"
+            if first == "stale_attempt":
+                assert after == before
+            elif before["status"] == "processing" and before["cancel_requested_at"] is not None:
+                assert after["status"] == "cancelled"
+
+        @rule(job=known)
+        def cancel(self, job: UUID) -> None:
+            before = self.state(job)
+            answer = self.call(jobs.cancel(self.database, job, principal=ADMIN))
+            if before["status"] in ("completed", "failed"):
+                assert answer == "job_already_finished" or before["cancel_requested_at"] is not None
+            elif before["status"] == "pending":
+                assert answer.status == "cancelled"
+
+        @rule(job=known)
+        def lease_ends(self, job: UUID) -> None:
+            self.sql(
+                "UPDATE generation_jobs SET lease_expires_at = now() - interval '1 s'"
+                " WHERE id = %s AND status = 'processing'",
+                job,
+            )
+            self.call(jobs.expire(self.database, not_before=LONG_AGO))
+            assert self.state(job)["status"] != "processing"
+
+        @rule(job=known)
+        def becomes_due(self, job: UUID) -> None:
+            self.sql("UPDATE generation_jobs SET run_after = now(), dispatch_at = now() WHERE id = %s", job)
+            for message in self.call(jobs.take_due(self.database)):
+                assert self.state(message.job_id)["status"] == "pending"
+
+        @rule(mine=consumes(attempts))
+        def worker_forgets(self, mine: tuple[UUID, int]) -> None:
+            pass
+
+        # --- what must always be true
+
+        def state(self, job: UUID) -> dict[str, Any]:
+            return self.sql("SELECT * FROM generation_jobs WHERE id = %s", job)[0]
+
+        @invariant()
+        def events_tell_a_legal_story(self) -> None:
+            for job, claims in self.claims.items():
+                row = self.state(job)
+                events = self.sql("SELECT seq, kind, status FROM job_events WHERE job_id = %s ORDER BY seq", job)
+                assert [event["seq"] for event in events] == list(range(1, row["event_seq"] + 1))
+                states = [event["status"] for event in events]
+                moved = {pair for pair in pairwise(states) if pair[0] != pair[1]}
+                assert moved <= LEGAL
+                assert states[-1] == row["status"]
+                assert not set(states[:-1]) & FINAL, "a final state is the last"
+                assert claims == list(range(1, len(claims) + 1)), "one more with each claim"
+                assert row["attempt"] == len(claims) == sum(event["kind"] == "claimed" for event in events)
+                documents = self.sql("SELECT id FROM documents WHERE job_id = %s", job)
+                assert [document["id"] for document in documents] == (
+                    [row["document_id"]] if row["status"] == "completed" else []
+                )
+
+        @invariant()
+        def final_states_never_change(self) -> None:
+            for job in self.claims:
+                row = self.state(job)
+                if job in self.seen:
+                    assert row == self.seen[job] | {key: row[key] for key in ("run_after", "dispatch_at")}
+                elif row["status"] in FINAL:
+                    self.seen[job] = row
+
+    return Jobs
+
+
+def test_any_order_of_things_makes_legal_moves_only(postgres_url):
+    run_state_machine_as_test(
+        machine(postgres_url),
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )

@@ -1,0 +1,254 @@
+"""What happens to jobs when nobody asks: leases end, workers are lost, messages are sent again."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from jobs_service import jobs, moves, sweeps
+from jobs_service.dispatch import LIMIT, Dispatcher
+from prometheus_client import REGISTRY
+from triton_common.db import Database
+from triton_common.messages import RunJob
+from triton_common.queue.base import QueueUnavailable
+from triton_common.queue.memory import MemoryTaskQueue
+from uuid_utils.compat import uuid7
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def sweep(app, api):
+    """One turn of the sweep, with the first lease long over."""
+
+    async def turn(not_before=LONG_AGO):
+        await sweeps.sweep(app.state.database, app.state.dispatcher, not_before=not_before)
+
+    return turn
+
+
+async def test_a_silent_workers_job_goes_to_another_attempt(api, sweep):
+    job = await api.job()
+    await api.claim(job)
+    await api.progress(job, progress=60)
+    await sweep()
+    assert (await api.read(job))["status"] == "processing", "its lease is not over"
+    api.let_lease_end(job)
+    await sweep()
+    known = await api.read(job)
+    assert (known["status"], known["attempt"], known["progress"]) == ("pending", 1, 0)
+    for late in (await api.progress(job), await api.finish(job), await api.finish(job, "released")):
+        assert (late.status_code, late.json()["code"]) == (409, "stale_attempt")
+    assert (await api.claim(job)).json()["attempt"] == 2
+    assert (await api.finish(job)).json()["code"] == "stale_attempt"
+    assert (await api.finish(job, attempt=2)).json()["status"] == "completed"
+    assert await api.kinds(job) == ["submitted", "claimed", "progress", "lease_lost", "claimed", "completed"]
+
+
+async def test_a_job_whose_worker_is_lost_every_time_fails(api, sweep):
+    job = await api.job()
+    for attempt in (1, 2, 3):
+        assert (await api.claim(job)).json()["attempt"] == attempt
+        api.let_lease_end(job)
+        await sweep()
+    known = await api.read(job)
+    assert (known["status"], known["error"]["code"], known["error"]["attempt"]) == ("failed", "worker_lost", 3)
+    assert (await api.claim(job)).status_code == 409
+    await sweep()
+    assert await api.read(job) == known
+
+
+async def test_no_lease_ends_in_the_first_lease_after_a_start(api, app, sweep):
+    job = await api.job()
+    await api.claim(job)
+    api.let_lease_end(job)
+    await sweep(await jobs.now(app.state.database) + timedelta(seconds=30))
+    assert (await api.read(job))["status"] == "processing"
+    assert (await api.progress(job, progress=50)).json() == {"cancelled": False}
+
+
+async def test_two_sweeps_at_once_count_one_attempt(api, app, sweep):
+    made = [await api.job() for _ in range(5)]
+    for job in made:
+        await api.claim(job)
+        api.let_lease_end(job)
+    await asyncio.gather(sweep(), sweep(), sweep())
+    for job in made:
+        assert await api.kinds(job) == ["submitted", "claimed", "lease_lost"]
+
+
+@pytest.mark.parametrize("passed", ["cancel_requested_at = now() - interval '9.1 seconds'", "lease_expires_at = now()"])
+async def test_a_cancelled_jobs_silent_worker_is_not_waited_for(api, sweep, passed):
+    job = await api.job()
+    await api.claim(job)
+    await api.post(f"/api/v1/jobs/{job['id']}/cancel")
+    await sweep()
+    assert (await api.read(job))["status"] == "processing"
+    api.sql(f"UPDATE generation_jobs SET {passed}")
+    await sweep(datetime.now(UTC) + timedelta(hours=1))  # in the first lease too
+    assert (await api.read(job))["status"] == "cancelled"
+    assert (await api.progress(job)).json() == {"cancelled": True}
+    assert (await api.finish(job)).status_code == 409
+    assert (await api.read(job))["status"] == "cancelled"
+
+
+async def test_a_job_nobody_claims_is_sent_again_ever_more_seldom(api, app, sweep):
+    job = await api.job()
+    await app.state.dispatcher.flush()
+    sent = app.state.queue.sent
+    await sweep()
+    assert len(sent) == 1, "sent lately"
+    waits = []
+    for _ in range(7):
+        api.sql("UPDATE generation_jobs SET dispatch_at = now()")
+        await sweep()
+        [row] = api.sql("SELECT extract(epoch FROM dispatch_at - now()) AS seconds FROM generation_jobs")
+        waits.append(round(float(row["seconds"])))
+    assert waits == [2, 4, 8, 16, 30, 30, 30]
+    assert [payload["job_id"] for _, _, _, payload in sent] == [job["id"]] * 8
+    assert {payload["request_id"] for _, _, _, payload in sent} == {job["request_id"]}
+
+
+async def test_only_pending_jobs_that_are_due_are_sent(api, app, sweep):
+    claimed, over, later = [await api.job() for _ in range(3)]
+    await api.claim(claimed)
+    await api.post(f"/api/v1/jobs/{over['id']}/cancel")
+    await api.claim(later)
+    await api.finish(later, "failed", retryable=True)
+    await app.state.dispatcher.flush()
+    app.state.queue.sent.clear()
+    await sweep()
+    assert app.state.queue.sent == []
+    api.make_due(later)
+    await sweep()
+    assert [payload["job_id"] for _, _, _, payload in app.state.queue.sent] == [later["id"]]
+
+
+async def test_a_backlog_is_sent_in_one_sweep(api, app, sweep):
+    job = await api.job()
+    api.sql(
+        """INSERT INTO generation_jobs (id, job_type, client_id, prospect_id, value_proposition_id, created_by,
+             request_id, max_attempts)
+           SELECT uuidv7(), job_type, client_id, prospect_id, value_proposition_id, created_by, '', 3
+           FROM generation_jobs, generate_series(1, 1200)"""
+    )
+    await app.state.dispatcher.flush()
+    app.state.queue.sent.clear()
+    await sweep()
+    assert len({payload["job_id"] for _, _, _, payload in app.state.queue.sent} - {job["id"]}) == 1200
+    assert REGISTRY.get_sample_value("triton_jobs_pending") == 1201
+
+
+async def test_metrics_tell_how_long_the_oldest_job_waits(api, sweep):
+    await sweep()
+    assert REGISTRY.get_sample_value("triton_oldest_pending_job_age_seconds") == 0
+    await api.job()
+    api.sql("UPDATE generation_jobs SET run_after = now() - interval '90 seconds'")
+    await sweep()
+    assert REGISTRY.get_sample_value("triton_jobs_pending") == 1
+    assert REGISTRY.get_sample_value("triton_oldest_pending_job_age_seconds") == pytest.approx(90, abs=5)
+
+
+async def test_keys_older_than_a_day_are_purged(api, sweep):
+    order = await api.order()
+    for key in ("old", "young"):
+        await api.post("/api/v1/jobs", order, headers={"Idempotency-Key": key})
+    api.sql("UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE key = 'old'")
+    await sweep()
+    assert [row["key"] for row in api.sql("SELECT key FROM idempotency_keys")] == ["young"]
+
+
+# --- the loop around it
+
+
+class Turns(MemoryTaskQueue):
+    """Lets a test wait for a sweep's sending."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = asyncio.Event()
+
+    async def enqueue_many(self, task, payloads, *, queue):
+        self.taken.set()
+        return await super().enqueue_many(task, payloads, queue=queue)
+
+
+async def test_the_loop_survives_a_database_that_is_away(api, postgres_url, monkeypatch):
+    await api.job()
+    api.sql("UPDATE generation_jobs SET dispatch_at = now()")
+    starts, real_now = [], jobs.now
+    troubles = [OSError("a bug"), None, None]
+
+    async def now(database):
+        starts.append(1)
+        if trouble := troubles.pop(0):
+            raise trouble
+        if len(starts) == 2:
+            async with database.pool.connection() as connection:  # what a dead server looks like
+                await connection.close()
+                await connection.execute("SELECT 1")
+        return await real_now(database)
+
+    monkeypatch.setattr(jobs, "now", now)
+    queue = Turns()
+    async with Database.connect(postgres_url) as database:
+        loop = asyncio.create_task(
+            sweeps.run(database, Dispatcher(queue), interval=timedelta(milliseconds=1), lease=timedelta(seconds=30))
+        )
+        async with asyncio.timeout(10):
+            await queue.taken.wait()
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+    assert len(starts) == 3, "once more after each failure, and then no more"
+
+
+# --- the dispatcher
+
+
+class Broken(MemoryTaskQueue):
+    """Refuses as often as it is told to."""
+
+    def __init__(self, *errors):
+        super().__init__()
+        self.errors = list(errors)
+
+    async def enqueue_many(self, task, payloads, *, queue):
+        if self.errors:
+            raise self.errors.pop(0)
+        return await super().enqueue_many(task, payloads, queue=queue)
+
+
+async def test_messages_the_queue_refused_are_due_at_once(api, app):
+    job = await api.job()
+    api.sql("UPDATE generation_jobs SET dispatch_at = now()")
+    queue = Broken(QueueUnavailable())
+    dispatcher = Dispatcher(queue)
+    await sweeps.send_due(app.state.database, dispatcher)
+    [row] = api.sql("SELECT dispatch_at <= now() AS due, dispatches FROM generation_jobs")
+    assert row == {"due": True, "dispatches": 0}
+    await sweeps.send_due(app.state.database, dispatcher)
+    assert [payload["job_id"] for _, _, _, payload in queue.sent] == [job["id"]]
+
+
+async def test_the_dispatcher_goes_on_after_an_error():
+    queue = Broken(QueueUnavailable(), RuntimeError("a bug"))
+    dispatcher = Dispatcher(queue)
+    running = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(10):
+        while not queue.sent:
+            dispatcher.push(RunJob(job_id=uuid7()))
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_dispatcher_holds_no_more_than_its_limit():
+    queue = MemoryTaskQueue()
+    dispatcher = Dispatcher(queue)
+    for _ in range(LIMIT + 10):
+        dispatcher.push(RunJob(job_id=uuid7()))
+    await dispatcher.flush()
+    assert len(queue.sent) == LIMIT
+
+
+def test_the_sweeps_batch_is_the_statements_limit():
+    assert f"LIMIT {moves.BATCH}" in moves.TAKE_DUE
