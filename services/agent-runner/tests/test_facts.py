@@ -102,6 +102,12 @@ def test_findings_of_snomed_are_no_conditions():
     assert gathering.conditions(rows[:2]) == rows[:2]  # better odd ones than hardly any
 
 
+def test_check_ups_are_no_conditions():
+    check_up = examples.condition("Encounter for general adult medical examination", 900, "1.00", code="Z00.00")
+
+    assert gathering.conditions([check_up, *examples.CONDITIONS.rows]) == examples.CONDITIONS.rows
+
+
 def test_codes_that_nothing_names_are_left_out_where_others_have_names():
     unnamed = [
         examples.condition("", 9, "1.00", code="410620009"),

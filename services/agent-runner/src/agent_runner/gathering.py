@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
-from triton_common.schemas import ClaimedJob, CohortPart, ConditionRow, CostCategory, ValuePropositionContent
+from triton_common.schemas import (
+    ClaimedJob,
+    CodeSystem,
+    CohortPart,
+    ConditionRow,
+    CostCategory,
+    ValuePropositionContent,
+)
 
 from agent_runner.collecting import Reports
 from agent_runner.facts import CARE, Facts, month_name, tenths
@@ -39,14 +46,17 @@ def gather(job: ClaimedJob, reports: Reports, model: ValueModel) -> Facts:
 
 
 def conditions(rows: Sequence[ConditionRow]) -> list[ConditionRow]:
-    """The rows that are conditions and have a name: extracts in SNOMED CT list work, schooling and appointments beside
-    them, and claims have codes that nothing names. All rows when few are left."""
-    kept = [row for row in rows if _named(row) and not _NO_CONDITION.search(row.description)]
+    """The rows that are conditions and have a name. Extracts list work, schooling and check-ups beside them, and claims
+    have codes that nothing names. All rows when few are left."""
+    kept = [row for row in rows if _is_condition(row)]
     return kept if len(kept) >= _FEW else list(rows)
 
 
-def _named(row: ConditionRow) -> bool:
-    return bool(row.description.strip()) and row.description != row.code
+def _is_condition(row: ConditionRow) -> bool:
+    named = bool(row.description.strip()) and row.description != row.code
+    # ICD-10's chapter Z: reasons to see a doctor other than being ill
+    contact = row.code_system == CodeSystem.ICD10CM and row.code.startswith("Z")
+    return named and not contact and not _NO_CONDITION.search(row.description)
 
 
 def condition_name(row: ConditionRow) -> str:
