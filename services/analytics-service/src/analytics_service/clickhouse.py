@@ -25,6 +25,11 @@ Row = dict[str, Any]
 
 DATABASE: Final = "analytics"
 CONNECT_TIMEOUT: Final = 2  # seconds; a dead server is noticed while the request still waits
+WRITING: Final = {
+    "async_insert": 0,  # rows are there when the statement has answered
+    "min_insert_block_size_rows": 262_144,  # a quarter of the default: so much less memory, at the same rate
+    "min_insert_block_size_bytes": 64 << 20,
+}
 NOT_CSV: Final = frozenset({"INCORRECT_DATA", "CANNOT_PARSE_INPUT_ASSERTION_FAILED", "CANNOT_PARSE_QUOTED_STRING"})
 
 # The driver's own messages quote SQL and rows: what is worth logging, this file logs itself.
@@ -86,6 +91,7 @@ class Engine:
             "input_format_csv_allow_variable_number_of_columns": 1,
             "input_format_csv_empty_as_default": 0,  # an empty field is an empty string, and no missing field
             "input_format_defaults_for_omitted_fields": 1,
+            "max_insert_threads": 1,  # rows stay in the file's order, and their numbers unique
         }
         with _translated():
             self._client.raw_insert(
@@ -196,11 +202,7 @@ def _open(url: str, *, readers: int, waiting: int, query_timeout: timedelta) -> 
     try:
         with _client(url, database="default") as client:
             client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
-        writer = _client(
-            url,
-            # rows are there when the statement has answered, and each insert is its own
-            settings={"async_insert": 0},
-        )
+        writer = _client(url, settings=WRITING)
         # readonly comes last: the settings are applied in this order, and after it none can be
         reading = {"max_execution_time": int(query_timeout.total_seconds()), "readonly": 1}
         reading_clients = [_client(url, settings=reading) for _ in range(readers)]

@@ -202,7 +202,8 @@ class FreeText(Column):
         kept = f"NOT match({text}, '{CONTACT}')"
         if self.question is None:
             return f"if({kept}, {text}, '')"
-        return f"if({text} != '' AND {kept} AND NOT match(t_{self.question}, '{ASKS_WHO}'), {text}, NULL)"
+        # emptied before it is made NULL: under a NULL ClickHouse would still store the text
+        return f"nullIf(if({kept} AND NOT match(t_{self.question}, '{ASKS_WHO}'), {text}, ''), '')"
 
 
 MEMBER: Final = Hashed("member_id", required=True, kind="member", size=32)

@@ -207,12 +207,14 @@ def _header(file: IO[bytes]) -> list[str]:
     beginning = file.read(MAX_HEADER)
     if not beginning.strip():
         raise EmptyFile("The file is empty.")
+    # what is not text further down is a row's matter, and a character may be cut at the end of what was read
+    lines = io.StringIO(beginning.decode("utf-8-sig", errors="replace"), newline="")
     try:
-        # a character may be cut at the end of what was read
-        text = beginning.decode("utf-8-sig", errors="strict" if len(beginning) < MAX_HEADER else "ignore")
-        header = [name.strip() for name in next(csv.reader(io.StringIO(text, newline="")), [])]
-    except (UnicodeDecodeError, csv.Error):
-        raise InvalidHeader("The file is not UTF-8 text.") from None
+        header = [name.strip() for name in next(csv.reader(lines), [])]
+    except csv.Error:
+        raise InvalidHeader from None
+    if any("\ufffd" in name or "\0" in name for name in header):
+        raise InvalidHeader("The file is not UTF-8 text.")
     if len(header) > MAX_COLUMNS:
         raise InvalidHeader(f"The first line has {len(header)} columns; at most {MAX_COLUMNS} are read.")
     return header

@@ -1,0 +1,310 @@
+"""Files in Triton's own columns: what is taken, what is refused, and where the answer says so."""
+
+import asyncio
+import gzip
+import random
+
+import polars as pl
+import pytest
+from conftest import NewProspect, Prospect
+from extracts import csv_of, population
+
+CLAIMS = "member_id,claim_id,service_date,claim_type,paid,member_paid"
+GOOD = "M-1,C-1,2024-01-31,inpatient,100.10,5"
+PHARMACY = "member_id,fill_id,fill_date,drug_code,quantity,paid,member_paid"
+
+
+def claims(*rows: str) -> str:
+    return "\n".join([CLAIMS, *rows]) + "\n"
+
+
+def places(answer) -> list[tuple[str, str]]:
+    return [(detail["field"], detail["code"]) for detail in answer.json()["details"]]
+
+
+async def total(prospect: Prospect) -> str:
+    return (await prospect.get("reports/summary"))["total_paid"]
+
+
+async def test_an_extract_becomes_a_batch(prospect: Prospect):
+    answer = await prospect.send("claims", claims(GOOD, GOOD.replace("C-1", "C-2")))
+    assert answer.status_code == 201
+    batch = answer.json()
+    assert answer.headers["location"] == f"{prospect.path}/batches/{batch['id']}"
+    assert (batch["rows"], batch["rejected"], batch["rejects"], batch["status"]) == (2, 0, [], "completed")
+    assert (batch["dataset"], batch["source"]) == ("claims", "triton")
+    assert (batch["client_id"], batch["prospect_id"]) == (str(prospect.client_id), str(prospect.id))
+    assert await prospect.get(f"batches/{batch['id']}") == batch
+    assert await total(prospect) == "210.20"
+
+
+async def test_the_same_content_again_is_the_same_batch(prospect: Prospect):
+    body = claims(GOOD)
+    first = await prospect.send("claims", body)
+    again = await prospect.send("claims", gzip.compress(body.encode()), headers={"Content-Encoding": "gzip"})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert again.headers["location"] == first.headers["location"]
+    assert await total(prospect) == "105.10"
+
+
+async def test_two_sends_at_once_store_it_once(prospect: Prospect):
+    body = claims(*(GOOD.replace("C-1", f"C-{number}") for number in range(500)))
+    answers = await asyncio.gather(*(prospect.send("claims", body) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert await total(prospect) == "52550.00"
+
+
+async def test_the_same_content_for_another_prospect_is_another_batch(new_prospect: NewProspect):
+    one, other = new_prospect(), new_prospect()
+    answers = [await prospect.send("claims", claims(GOOD)) for prospect in (one, other)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+
+
+async def test_a_batch_can_be_taken_out_and_sent_again(app, prospect: Prospect):
+    kept = await prospect.send("claims", claims(GOOD))
+    taken = await prospect.send("claims", claims(GOOD.replace("C-1", "C-2")))
+    gone = f"{prospect.path}/batches/{taken.json()['id']}"
+    assert (await prospect.http.delete(gone, headers=prospect.headers)).status_code == 204
+    assert await total(prospect) == "105.10"
+    assert [batch["id"] for batch in (await prospect.get("batches"))["items"]] == [kept.json()["id"]]
+    rows = await app.state.clickhouse.read(
+        "SELECT count() AS rows FROM claims WHERE batch_id = {id:UUID}", {"id": taken.json()["id"]}
+    )
+    assert rows == [{"rows": 0}]
+    for method in ("GET", "DELETE"):
+        answer = await prospect.http.request(method, gone, headers=prospect.headers)
+        assert (answer.status_code, answer.json()["code"]) == (404, "batch_not_found")
+    assert (await prospect.send("claims", claims(GOOD.replace("C-1", "C-2")))).status_code == 201
+
+
+async def test_batches_are_listed_newest_first_in_pages(prospect: Prospect):
+    for number in range(5):
+        await prospect.send("claims", claims(GOOD.replace("C-1", f"C-{number}")))
+    everything = (await prospect.get("batches"))["items"]
+    assert [batch["id"] for batch in everything] == sorted((batch["id"] for batch in everything), reverse=True)
+    pages, cursor = [], {}
+    while True:
+        page = await prospect.get("batches", limit=2, **cursor)
+        pages.append(page["items"])
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [batch for page in pages for batch in page] == everything
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "code"),
+    [
+        ("M-1,C-1,31.12.2024,inpatient,1,1", "service_date", "invalid_date"),
+        ("M-1,C-1,2024-02-30,inpatient,1,1", "service_date", "invalid_date"),
+        ("M-1,C-1,2024-01-01T25:00:00Z,inpatient,1,1", "service_date", "invalid_date"),
+        ("M-1,C-1,1704067200,inpatient,1,1", "service_date", "invalid_date"),
+        ("M-1,C-1,0024-01-01,inpatient,1,1", "service_date", "invalid_date"),
+        ("M-1,C-1,,inpatient,1,1", "service_date", "missing_value"),
+        ("M-1,C-1,2024-01-01,inpatient,-0.01,1", "paid", "negative"),
+        ("M-1,C-1,2024-01-01,inpatient,12 dollars,1", "paid", "invalid_number"),
+        ("M-1,C-1,2024-01-01,inpatient,NaN,1", "paid", "invalid_number"),
+        ("M-1,C-1,2024-01-01,inpatient,1,1e30", "member_paid", "too_large"),
+        ("M-1,C-1,2024-01-01,surgery,1,1", "claim_type", "unknown_value"),
+        (",C-1,2024-01-01,inpatient,1,1", "member_id", "missing_value"),
+        ("M-1,,2024-01-01,inpatient,1,1", "claim_id", "missing_value"),
+    ],
+)
+async def test_a_bad_row_is_named_and_nothing_is_stored(prospect: Prospect, row: str, column: str, code: str):
+    answer = await prospect.send("claims", claims(GOOD, GOOD, row, GOOD))
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_rows")
+    assert places(answer) == [(f"line 4, column {column}", code)]
+    assert (await prospect.get("batches"))["items"] == []
+    assert await total(prospect) == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("-1", "negative"), ("many", "invalid_number"), ("99999999999999999999", "too_large")],
+)
+async def test_a_bad_quantity(prospect: Prospect, text: str, code: str):
+    answer = await prospect.send("pharmacy", f"{PHARMACY}\nM-1,R-1,2024-01-01,665078,{text},1.00,0\n")
+    assert places(answer) == [("line 2, column quantity", code)]
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "code"),
+    [
+        ("days_supply", "1.5", "not_whole"),
+        ("days_supply", "9999999999", "too_large"),
+        ("drug_name", "x" * 501, "too_long"),
+        ("code_system", "ndc; drop", "invalid_code"),
+    ],
+)
+async def test_optional_columns_are_checked_where_they_are_filled(prospect, header: str, value: str, code: str):
+    body = f"{PHARMACY},{header}\nM-1,R-1,2024-01-01,665078,1,1,1,{value}\nM-1,R-2,2024-01-01,665078,1,1,1,\n"
+    answer = await prospect.send("pharmacy", body)
+    assert places(answer) == [(f"line 2, column {header}", code)]
+
+
+async def test_diagnosis_codes_must_be_codes(prospect: Prospect):
+    answer = await prospect.send("claims", f"{CLAIMS},diagnosis_codes\n{GOOD},E11.9;John Smith (self)\n")
+    assert places(answer) == [("line 2, column diagnosis_codes", "invalid_code")]
+    assert "Smith" not in answer.text
+
+
+async def test_a_measurement_must_be_a_finite_number(prospect: Prospect):
+    row = "M-1,2024-01-01,observation,loinc,8302-2"
+    body = f"member_id,recorded_date,kind,code_system,code,value_number\n{row},-1.5e1\n{row},inf\n{row},\n"
+    answer = await prospect.send("clinical", body)
+    assert places(answer) == [("line 3, column value_number", "invalid_number")]
+
+
+async def test_several_columns_of_a_row_are_named(prospect: Prospect):
+    answer = await prospect.send("claims", claims("M-1,C-1,soon,surgery,-1,1"))
+    assert [place for place, _ in places(answer)] == [
+        "line 2, column service_date",
+        "line 2, column claim_type",
+        "line 2, column paid",
+    ]
+    assert answer.json()["message"] == "1 row is not valid, and none was stored; see details."
+
+
+async def test_lines_are_those_of_the_file(prospect: Prospect):
+    """Quoted fields span lines; blank lines and the end's are no rows; the header is line 1."""
+    bad = GOOD.replace("100.10", "-3")
+    body = f'note,{CLAIMS}\r\n"one\r\ntwo\r\nthree",{GOOD}\r\n\r\n,{bad}\r\n\r\n'
+    answer = await prospect.send("claims", body)
+    assert places(answer) == [("line 6, column paid", "negative")]
+
+
+async def test_lines_of_a_long_file(prospect: Prospect):
+    rows = [GOOD] * 300_000
+    rows[287_654] = GOOD.replace("100.10", "x")
+    answer = await prospect.send("claims", claims(*rows))
+    assert places(answer) == [("line 287656, column paid", "invalid_number")]
+
+
+async def test_rows_of_another_length_are_refused(prospect: Prospect):
+    answer = await prospect.send("claims", claims(GOOD, "M-1,C-1,2024-01-01,inpatient,1", f"{GOOD},7,8", GOOD))
+    assert places(answer) == [("line 3", "too_few_fields"), ("line 4", "too_many_fields")]
+
+
+async def test_quotes_that_do_not_end_where_the_field_does(prospect: Prospect):
+    answer = await prospect.send("claims", claims(GOOD, f'"M-1"x{GOOD[3:]}', GOOD))
+    assert answer.json()["code"] == "invalid_csv"
+    assert places(answer) == [("line 3", "malformed")]
+    assert (await prospect.get("batches"))["items"] == []
+
+
+async def test_a_quote_that_never_ends(prospect: Prospect):
+    answer = await prospect.send("claims", claims(GOOD, f'"{GOOD}', GOOD))
+    assert places(answer) == [("line 3", "too_few_fields")]
+
+
+async def test_skip_stores_the_good_and_lists_the_bad(prospect: Prospect):
+    rows = [GOOD.replace("C-1", f"C-{n}") if n % 2 else f"M-1,C-{n},never,inpatient,1,1" for n in range(3000)]
+    answer = await prospect.send("claims", claims(*rows), on_error="skip")
+    assert answer.status_code == 201
+    batch = answer.json()
+    assert (batch["rows"], batch["rejected"], len(batch["rejects"])) == (1500, 1500, 1000)
+    assert batch["rejects"][0]["field"] == "line 2, column service_date"
+    assert batch["rejects"][-1]["field"] == "line 2000, column service_date"
+    assert await prospect.get(f"batches/{batch['id']}") == batch
+    assert (await prospect.get("reports/summary"))["claims"] == 1500
+
+
+async def test_skip_with_nothing_good_stores_nothing(prospect: Prospect):
+    answer = await prospect.send("claims", claims("M-1,C-1,never,inpatient,1,1"), on_error="skip")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_rows")
+    assert (await prospect.get("batches"))["items"] == []
+
+
+@pytest.mark.parametrize("missing", CLAIMS.split(","))
+async def test_a_missing_column_is_named(prospect: Prospect, missing: str):
+    frame = pl.DataFrame([dict(zip(CLAIMS.split(","), GOOD.split(","), strict=True))]).drop(missing)
+    answer = await prospect.send("claims", csv_of(frame))
+    assert (answer.status_code, answer.json()["code"]) == (422, "missing_column")
+    assert places(answer) == [(f"line 1, column {missing}", "missing_column")]
+
+
+async def test_a_column_given_twice_is_named(prospect: Prospect):
+    answer = await prospect.send("claims", f"{CLAIMS},paid\n{GOOD},7\n")
+    assert places(answer) == [("line 1, column paid", "repeated_column")]
+
+
+@pytest.mark.parametrize("body", ["", "\n", claims(), CLAIMS])
+async def test_an_empty_file(prospect: Prospect, body: str):
+    answer = await prospect.send("claims", body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "empty_file")
+    assert (await prospect.get("batches"))["items"] == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff\xfe\x00", b"PAR1\x15\x04\x80", ",".join(f"c{n}" for n in range(1500)).encode()]
+)
+async def test_a_file_that_is_no_csv_text(prospect: Prospect, body: bytes):
+    answer = await prospect.send("claims", body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_header")
+
+
+async def test_text_that_is_not_utf8(prospect: Prospect):
+    body = f"{PHARMACY},drug_name\nM-1,R-1,2024-01-01,665078,1,1,1,".encode() + b"Caf\xe9\n"
+    answer = await prospect.send("pharmacy", body)
+    assert places(answer) == [("line 2, column drug_name", "not_utf8")]
+
+
+async def test_a_byte_order_mark_is_no_part_of_the_header(prospect: Prospect):
+    assert (await prospect.send("claims", b"\xef\xbb\xbf" + claims(GOOD).encode())).status_code == 201
+
+
+async def test_several_files_make_one_batch(prospect: Prospect):
+    files = {"january": claims(GOOD), "february": claims(GOOD.replace("C-1", "C-2"))}
+    answer = await prospect.send_files("claims", files, source="triton")
+    assert answer.json()["rows"] == 2
+    bad = files | {"march": claims("M-1,C-1,never,inpatient,1,1")}
+    answer = await prospect.send_files("claims", bad, source="triton")
+    assert places(answer) == [("march.csv, line 2, column service_date", "invalid_date")]
+
+
+async def test_several_files_of_one_name(prospect: Prospect):
+    parts = [("file", ("claims.csv", claims(GOOD.replace("C-1", f"C-{n}")).encode(), "text/csv")) for n in range(3)]
+    answer = await prospect.http.post(f"{prospect.path}/claims", files=parts, headers=prospect.headers)
+    assert answer.json()["rows"] == 3
+
+
+async def test_sources_that_do_not_exist(prospect: Prospect):
+    answer = await prospect.send("claims", claims(GOOD), source="epic")
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_source")
+    assert "synthea, triton" in answer.json()["message"]
+
+
+async def test_amounts_are_rounded_half_up(prospect: Prospect):
+    rows = [f"M-1,C-{n},2024-01-01,other,{paid},0" for n, paid in enumerate(["1.005", "1e2", "+3.10", " 7.0049 "])]
+    await prospect.send("claims", claims(*rows))
+    assert await total(prospect) == "111.11"
+
+
+async def test_times_with_an_offset_fall_on_their_day_in_utc(app, prospect: Prospect):
+    times = ["2024-01-31T23:30:00-05:00", "2024-01-31 23:30", "1968-02-29", "2024-01-31T23:30:59.123456Z"]
+    await prospect.send("claims", claims(*(f"M-1,C-{n},{time},other,1,0" for n, time in enumerate(times))))
+    rows = await app.state.clickhouse.read(
+        "SELECT service_date FROM claims WHERE prospect_id = {id:UUID} ORDER BY service_date", {"id": prospect.id}
+    )
+    assert [row["service_date"].isoformat() for row in rows] == [
+        "1968-02-29T00:00:00+00:00",
+        "2024-01-31T23:30:00+00:00",
+        "2024-01-31T23:30:59.123000+00:00",
+        "2024-02-01T04:30:00+00:00",
+    ]
+    months = (await prospect.get("reports/cost-trend"))["rows"]
+    assert [months[0]["month"], months[-1]["month"], len(months)] == ["1968-02-01", "2024-02-01", 673]
+
+
+async def test_columns_may_come_in_any_order(new_prospect: NewProspect):
+    frame = population(5, pharmacy_claims=True).claims
+    names = frame.columns
+    random.Random(0).shuffle(names)
+    one, other = new_prospect(), new_prospect()
+    await one.send("claims", csv_of(frame))
+    answer = await other.send("claims", csv_of(frame.select(names).with_columns(extra=pl.lit("x"))))
+    assert answer.status_code == 201
+    assert await one.get("reports/summary") == await other.get("reports/summary")

@@ -1,0 +1,169 @@
+"""Each figure against an independent computation in polars, on made-up data."""
+
+import inspect
+import re
+from decimal import ROUND_HALF_UP, Decimal
+
+import polars as pl
+import pytest
+from analytics_service import reports
+from conftest import NewProspect, Prospect
+from extracts import Population, cents, costs, csv_of, diagnosed, population, spans
+
+CATEGORIES = ["inpatient", "emergency", "outpatient", "professional", "pharmacy", "other"]
+
+
+async def loaded(prospect: Prospect, data: Population) -> Population:
+    for dataset in ("claims", "clinical", "utilization", "pharmacy"):
+        answer = await prospect.send(dataset, csv_of(getattr(data, dataset)))
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["rows"] == getattr(data, dataset).height
+    return data
+
+
+@pytest.fixture(params=[True, False], ids=["pharmacy in claims", "pharmacy in fills"])
+def data(request) -> Population:
+    return population(7, pharmacy_claims=request.param)
+
+
+def half_up(value: Decimal, unit: str = "0.01") -> Decimal:
+    return value.quantize(Decimal(unit), rounding=ROUND_HALF_UP)
+
+
+async def test_summary(prospect: Prospect, data: Population):
+    await loaded(prospect, data)
+    report = await prospect.get("reports/summary")
+    cost, span = costs(data), spans(data)
+    months = int((span["last"] - span["first"] + 1).sum())
+    by_category = {name: cents(cost.filter(pl.col("category") == name)["cost"].sum()) for name in CATEGORIES}
+    total = cents(cost["cost"].sum())
+    in_claims = (data.claims["claim_type"] == "pharmacy").any()
+    plan = cents(data.claims["paid"].cast(pl.Decimal(18, 2)).sum())
+    if not in_claims:
+        plan += cents(data.pharmacy["paid"].cast(pl.Decimal(18, 2)).sum())
+    assert report == {
+        "members": span.height,
+        "member_months": months,
+        "first_month": first_day(span["first"].min()),
+        "last_month": first_day(span["last"].max()),
+        "total_paid": str(total),
+        "plan_paid": str(plan),
+        "member_paid": str(total - plan),
+        "medical_paid": str(total - by_category["pharmacy"]),
+        "pharmacy_paid": str(by_category["pharmacy"]),
+        "pharmacy_source": "claims" if in_claims else "fills",
+        "pmpm": str(half_up(total / months)),
+        "claims": data.claims.select("member_id", "claim_id").unique().height,
+        "encounters": data.utilization.select("member_id", "encounter_id").unique().height,
+        "fills": data.pharmacy.height,
+        "paid_by_category": {name: str(paid) for name, paid in by_category.items()},
+        "currency": "USD",
+    }
+
+
+async def test_cost_trend(prospect: Prospect, data: Population):
+    await loaded(prospect, data)
+    rows = (await prospect.get("reports/cost-trend"))["rows"]
+    cost, span = costs(data), spans(data)
+    expected = []
+    for month in range(span["first"].min(), span["last"].max() + 1):
+        members = span.filter((pl.col("first") <= month) & (pl.col("last") >= month)).height
+        paid = cents(cost.filter(pl.col("month") == month)["cost"].sum())
+        expected.append(
+            {
+                "month": first_day(month),
+                "members": members,
+                "total_paid": str(paid),
+                "pmpm": str(half_up(paid / members if members else Decimal(0))),
+            }
+        )
+    assert rows == expected
+
+
+@pytest.mark.parametrize("order", ["prevalence", "cost"])
+async def test_conditions(prospect: Prospect, data: Population, order: str):
+    await loaded(prospect, data)
+    rows = (await prospect.get("reports/conditions", order=order, limit=200))["rows"]
+    members = spans(data).select("member_id")
+    paid = members.join(costs(data).group_by("member_id").agg(pl.col("cost").sum()), on="member_id", how="left")
+    found = diagnosed(data).join(paid.fill_null(0), on="member_id").group_by("code")
+    expected = found.agg(members=pl.len(), cost=pl.col("cost").sum()).rows(named=True)
+    assert {row["code"]: (row["members"], row["total_paid"]) for row in rows} == {
+        row["code"]: (row["members"], str(cents(row["cost"]))) for row in expected
+    }
+    for row in rows:
+        assert row["description"] == f"About {row['code']}"
+        assert Decimal(row["prevalence_per_1000"]) == half_up(Decimal(1000 * row["members"]) / members.height, "0.1")
+    figures = [row["members"] if order == "prevalence" else Decimal(row["total_paid"]) for row in rows]
+    assert figures == sorted(figures, reverse=True)
+    first = (await prospect.get("reports/conditions", order=order, limit=2))["rows"]
+    assert first == rows[:2]
+
+
+@pytest.mark.parametrize(
+    ("codes", "pattern"),
+    [(["E11*"], "^E11"), (["E119"], "^E11.9$"), (["E11.65", "J45*"], "^(E11.65|J45)"), (["Z99"], "^Z99$")],
+)
+async def test_cohort(prospect: Prospect, data: Population, codes: list[str], pattern: str):
+    await loaded(prospect, data)
+    report = await prospect.post("reports/cohort", {"codes": [{"system": "icd10cm", "code": code} for code in codes]})
+    mine = diagnosed(data).filter(pl.col("code").str.contains(pattern.replace(".", r"\.")))["member_id"].implode()
+    for name, inside in (("cohort", True), ("rest", False)):
+        span = spans(data).filter(pl.col("member_id").is_in(mine) == inside)
+        cost = costs(data).filter(pl.col("member_id").is_in(mine) == inside)
+        months = int((span["last"] - span["first"] + 1).sum())
+        total = cents(cost["cost"].sum())
+        assert report[name] == {
+            "members": span.height,
+            "member_months": months,
+            "total_paid": str(total),
+            "pmpm": str(half_up(total / months if months else Decimal(0))),
+            "paid_by_category": {
+                category: str(cents(cost.filter(pl.col("category") == category)["cost"].sum()))
+                for category in CATEGORIES
+            },
+        }
+
+
+async def test_cohort_of_another_system_is_empty(prospect: Prospect, data: Population):
+    await loaded(prospect, data)
+    report = await prospect.post("reports/cohort", {"codes": [{"system": "snomed", "code": "E119"}]})
+    assert report["cohort"]["members"] == 0
+    assert report["rest"]["members"] == spans(data).height
+
+
+async def test_a_prospect_without_data_answers_zeros(prospect: Prospect):
+    summary = await prospect.get("reports/summary")
+    assert summary["members"] == summary["member_months"] == summary["claims"] == 0
+    assert summary["total_paid"] == summary["pmpm"] == "0.00"
+    assert summary["first_month"] is summary["last_month"] is None
+    assert summary["pharmacy_source"] == "none"
+    assert (await prospect.get("reports/cost-trend"))["rows"] == []
+    assert (await prospect.get("reports/conditions"))["rows"] == []
+    cohort = await prospect.post("reports/cohort", {"codes": [{"system": "icd10cm", "code": "E11*"}]})
+    assert cohort["cohort"] == cohort["rest"]
+    assert cohort["rest"]["pmpm"] == "0.00"
+
+
+async def test_reports_see_one_prospect(new_prospect: NewProspect):
+    one, other = new_prospect(), new_prospect()
+    first = await loaded(one, population(1, pharmacy_claims=False))
+    second = await loaded(other, population(2, pharmacy_claims=False))
+    totals = [(await one.get("reports/summary"))["total_paid"], (await other.get("reports/summary"))["total_paid"]]
+    assert totals == [str(cents(costs(data)["cost"].sum())) for data in (first, second)]
+    assert totals[0] != totals[1]
+
+
+def test_no_report_names_a_table():
+    """Reports read the parts, where the tenant's filter is; a table's name in a report's SQL would go around it."""
+    tables = r"\b(FROM|JOIN)\s+(claims|clinical|utilization|pharmacy|ingest_batches)\b"
+    for name, function in inspect.getmembers(reports, inspect.isfunction):
+        if name != "_rows_of":
+            assert not re.search(tables, inspect.getsource(function)), name
+    parts = reports._PARTS
+    assert len(re.findall(tables, parts)) == 5
+    assert parts.count("client_id = {client:UUID} AND prospect_id = {prospect:UUID}") == 5
+
+
+def first_day(month: int) -> str:
+    return f"{month // 12}-{month % 12 + 1:02}-01"

@@ -1,0 +1,169 @@
+"""Bodies: types, encodings, limits; and that no temporary file stays."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import httpx2
+import pytest
+from analytics_service.main import build
+from analytics_service.uploads import CHUNK, FOLDER, received, spool_folder
+from conftest import JobsService, Prospect
+from starlette.requests import ClientDisconnect
+from test_ingest import GOOD, claims
+from triton_common.errors import AppError
+
+BODY = claims(GOOD)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "text/plain", "application/octet-stream", "text/csv; charset=latin-1", ""]
+)
+async def test_other_types_are_refused(prospect: Prospect, kind: str):
+    answer = await prospect.send("claims", BODY, headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["code"]) == (415, "upload_type_not_supported")
+
+
+async def test_a_charset_that_is_utf8_is_taken(prospect: Prospect):
+    assert (await prospect.send("claims", BODY, headers={"Content-Type": "text/csv; charset=UTF-8"})).status_code == 201
+
+
+async def test_other_encodings_are_refused(prospect: Prospect):
+    answer = await prospect.send("claims", BODY, headers={"Content-Encoding": "br"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "upload_type_not_supported")
+
+
+PACKED = gzip.compress(BODY.encode())
+
+
+@pytest.mark.parametrize("body", [b"no gzip at all", PACKED[:-9], PACKED[:20], PACKED[:-8] + b"\0" * 8, b""])
+async def test_broken_gzip(prospect: Prospect, body: bytes):
+    answer = await prospect.send("claims", body, headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_gzip")
+    assert (await prospect.get("batches"))["items"] == []
+
+
+async def test_gzip_in_two_members(prospect: Prospect):
+    body = gzip.compress(claims(GOOD).encode()) + gzip.compress(GOOD.replace("C-1", "C-2").encode())
+    answer = await prospect.send("claims", body, headers={"Content-Encoding": "gzip"})
+    assert answer.json()["rows"] == 2
+
+
+async def test_gzip_of_several_files(prospect: Prospect):
+    form = httpx2.Request("POST", "http://x", files={"one": ("one.csv", BODY.encode(), "text/csv")})
+    headers = {"Content-Type": form.headers["content-type"], "Content-Encoding": "gzip"}
+    answer = await prospect.send("claims", gzip.compress(form.read()), headers=headers)
+    assert answer.json()["rows"] == 1
+
+
+FIELD = b'--abc\r\nContent-Disposition: form-data; name="a"\r\n\r\nno file\r\n--abc--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=abc", b"--abd\r\nnothing like it"),
+        (
+            "multipart/form-data; boundary=abc",
+            b'--abc\r\nContent-Disposition: form-data; name="a"\r\n\r\nfield\r\n--abc--\r\n',
+        ),
+    ],
+)
+async def test_broken_multipart(prospect: Prospect, kind: str, body: bytes):
+    answer = await prospect.send("claims", body, headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_multipart")
+
+
+async def test_a_form_without_files(prospect: Prospect):
+    answer = await prospect.send(
+        "claims", b"--abc--\r\n", headers={"Content-Type": "multipart/form-data; boundary=abc"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "missing_file")
+
+
+async def test_the_limit_counts_packed_and_unpacked_bytes(settings, http, running, as_user, jobs_service: JobsService):
+    small = build(settings.model_copy(update={"max_upload_bytes": 4096}))
+    async with running(small) as client:
+        prospect = Prospect(client, as_user(), jobs_service)
+        bomb = gzip.compress(claims(*[GOOD] * 5000).encode())
+        assert len(bomb) < 4096
+        answers = [
+            await prospect.send("claims", "x" * 5000),
+            await prospect.send("claims", chunked("x" * 5000)),
+            await prospect.send("claims", bomb, headers={"Content-Encoding": "gzip"}),
+        ]
+        for answer in answers:
+            assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
+        assert (await prospect.send("claims", BODY)).status_code == 201
+
+
+async def chunked(text: str):
+    for start in range(0, len(text), 1000):
+        yield text[start : start + 1000].encode()
+
+
+async def test_memory_is_bounded_whatever_a_body_unpacks_to():
+    """A gigabyte of zeros in a megabyte: the limit comes after its first chunks, not after all of it."""
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(b"\0" * CHUNK) for _ in range(64)) + packer.flush()
+    headers = {"content-type": "text/csv", "content-encoding": "gzip"}
+
+    async def body():
+        yield bomb
+
+    with pytest.raises(AppError) as caught:
+        async with received(headers, body(), limit=2 * CHUNK):
+            pass
+    assert caught.value.code == "content_too_large"
+
+
+async def test_a_connection_that_breaks_off(app, prospect: Prospect):
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": f"{prospect.path}/claims",
+        "raw_path": b"",
+        "query_string": b"",
+        "headers": [
+            (b"authorization", prospect.headers["Authorization"].encode()),
+            (b"content-type", b"text/csv"),
+        ],
+    }
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert b"upload_broken" in sent[1]["body"]
+    assert issubclass(ClientDisconnect, Exception)
+
+
+async def test_no_temporary_file_stays(settings, prospect: Prospect):
+    await prospect.send("claims", BODY)
+    await prospect.send_files("claims", {"a": claims(*[GOOD] * 50_000)}, source="triton")
+    await prospect.send("claims", "broken")
+    left = [path.name for path in settings.spool_dir.rglob("*") if path.is_file()]
+    assert left == ["lock"]
+
+
+def test_folders_of_killed_processes_go(tmp_path: Path):
+    dead = tmp_path / f"{FOLDER}dead"
+    dead.mkdir()
+    (dead / "lock").touch()
+    (dead / "upload.csv").write_text("M-1")
+    other = tmp_path / "something else"
+    other.mkdir()
+    with spool_folder(tmp_path) as first, spool_folder(tmp_path) as second:
+        assert not dead.exists()
+        assert other.exists()
+        assert first.exists()  # it lives: its lock is held
+        assert second != first
+    assert list(tmp_path.iterdir()) == [other]
