@@ -28,12 +28,6 @@ pytest_plugins = ["triton_common.testing"]
 SECRET = SecretStr("a key that only these tests know")
 
 
-class StandInProspectNotFound(NotFound):
-    """There is no such prospect."""
-
-    code = "prospect_not_found"
-
-
 class JobsService:
     """Knows whose prospect is whose, and how often it was asked."""
 
@@ -48,7 +42,7 @@ class JobsService:
         self.asked.append(prospect_id)
         client_id = self.clients.get(prospect_id)
         if client_id is None or not principal.can_see(client_id):
-            raise StandInProspectNotFound
+            raise NotFound
         return {"id": str(prospect_id), "client_id": str(client_id)}
 
 
@@ -161,6 +155,10 @@ def prospect(new_prospect: NewProspect) -> Prospect:
 def log_lines() -> Iterator[list[str]]:
     """What is logged meanwhile, every field of it."""
     lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(f"{message} {message.record['extra']}"), level="TRACE")
+
+    def write(message: Any) -> None:
+        lines.append(f"{message} {message.record['extra']}")
+
+    sink = logger.add(write, level="TRACE", diagnose=False)
     yield lines
     logger.remove(sink)
