@@ -1,6 +1,7 @@
 """A stand-in for AWS Bedrock's Converse over HTTP, for the real boto3. It answers well, or as a test scripts it."""
 
 import json
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Bedrock:
 
     def __init__(self) -> None:
         self.url = ""
+        self._changed = threading.Condition()
         self.reset()
         self.app = FastAPI()
         self.app.post("/model/{model}/converse")(self._converse)
@@ -60,10 +62,17 @@ class Bedrock:
                 case _:
                     self.script.append(Said(json.dumps(answer)))
 
+    def wait(self, condition: Callable[[], Any]) -> None:
+        """Until a request has made `condition` true."""
+        with self._changed:
+            assert self._changed.wait_for(condition, 30), "it did not come to pass in time"
+
     async def _converse(self, model: str, request: Request) -> Response:
         asked = await request.json()
-        self.requests.append(asked)
-        self.models.add(model)
+        with self._changed:
+            self.requests.append(asked)
+            self.models.add(model)
+            self._changed.notify_all()
         said = self.script.popleft() if self.script else Said(json.dumps(good_answer(asked)))
         await run_in_threadpool(said.before)
         if said.error:

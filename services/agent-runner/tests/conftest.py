@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from fastapi import FastAPI
 from loguru import logger
@@ -19,6 +20,9 @@ from bedrock_standin import Bedrock
 from platform_standin import CLIENT_SECRET, Platform
 
 pytest_plugins = ["triton_common.testing"]
+
+hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("shared")
 
 Serving = Callable[[FastAPI], AbstractContextManager[str]]
 
@@ -91,11 +95,22 @@ def bedrock(bedrock_server: Bedrock, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture
-def bedrock_worker(settings: Settings, bedrock: Bedrock) -> Iterator[Worker]:
+def worker_with(settings: Settings) -> Iterator[Callable[..., Worker]]:
+    """Makes workers with other settings, and closes them."""
+    with ExitStack() as stack:
+
+        def make(**different: Any) -> Worker:
+            worker = Worker.start(settings.model_copy(update=different))
+            stack.callback(worker.close)
+            return worker
+
+        yield make
+
+
+@pytest.fixture
+def bedrock_worker(worker_with: Callable[..., Worker], bedrock: Bedrock) -> Worker:
     """A worker whose agents ask Bedrock."""
-    worker = Worker.start(settings.model_copy(update={"model": "bedrock:example.model-v1:0"}))
-    yield worker
-    worker.close()
+    return worker_with(model="bedrock:example.model-v1:0")
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import examples
 import pytest
@@ -55,21 +56,22 @@ def server(serving) -> Iterator[ChatServer]:
         yield server
 
 
-def worker_on(url: str, settings: Settings, **different) -> Worker:
-    return Worker.start(
-        settings.model_copy(update={"model": "openai-like:llama-3:8b", "openai_base_url": url} | different)
-    )
+@pytest.fixture
+def worker_on(worker_with) -> Callable[..., Worker]:
+    def make(url: str, **different: Any) -> Worker:
+        return worker_with(model="openai-like:llama-3:8b", openai_base_url=url, **different)
+
+    return make
 
 
 def run(platform: Platform, worker: Worker):
     row = platform.add(examples.job())
     ended = runs.run(worker, row.job.job_id, name="worker-1", task_id=None)
-    worker.close()
     return ended, row
 
 
-def test_a_document_is_written_by_the_model(platform: Platform, settings: Settings, server: ChatServer):
-    ended, row = run(platform, worker_on(server.url, settings, openai_api_key=SecretStr("a-key")))
+def test_a_document_is_written_by_the_model(platform: Platform, worker_on, server: ChatServer):
+    ended, row = run(platform, worker_on(server.url, openai_api_key=SecretStr("a-key")))
 
     assert ended == "completed"
     assert row.document.model == "openai-like:llama-3:8b"
@@ -77,27 +79,27 @@ def test_a_document_is_written_by_the_model(platform: Platform, settings: Settin
     assert server.keys == {"Bearer a-key"}
 
 
-def test_a_busy_server_is_asked_again(platform: Platform, settings: Settings, server: ChatServer):
+def test_a_busy_server_is_asked_again(platform: Platform, worker_on, server: ChatServer):
     server.statuses.extend([429, 503])
 
-    ended, _ = run(platform, worker_on(server.url, settings))
+    ended, _ = run(platform, worker_on(server.url))
 
     assert ended == "completed"
     assert server.keys == {"Bearer none"}
 
 
-def test_an_unknown_model_is_not_asked_for_again(platform: Platform, settings: Settings, server: ChatServer):
+def test_an_unknown_model_is_not_asked_for_again(platform: Platform, worker_on, server: ChatServer):
     server.statuses.extend([404])
 
-    _, row = run(platform, worker_on(server.url, settings))
+    _, row = run(platform, worker_on(server.url))
 
     assert row.finishes[0].error is not None
     assert row.finishes[0].error.code == "agent_call_refused"
     assert "NotFoundError 404" in row.finishes[0].error.message
 
 
-def test_a_server_that_is_away_fails_the_attempt(platform: Platform, settings: Settings):
-    _, row = run(platform, worker_on(f"http://127.0.0.1:{free_port()}/v1", settings))
+def test_a_server_that_is_away_fails_the_attempt(platform: Platform, worker_on):
+    _, row = run(platform, worker_on(f"http://127.0.0.1:{free_port()}/v1"))
 
     assert row.finishes[0].error is not None
     assert row.finishes[0].error.code == "agent_call_failed"

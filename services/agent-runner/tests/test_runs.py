@@ -7,7 +7,6 @@ import examples
 import pytest
 from agent_runner import attempts, runs
 from agent_runner.runs import Worker
-from agent_runner.settings import Settings
 from platform_standin import Platform, Row
 from triton_common.errors import ContentTooLarge
 from triton_common.schemas import Fees, JobStage
@@ -79,12 +78,10 @@ def test_a_job_that_is_not_to_be_had_is_dropped(platform: Platform, worker: Work
     assert len(row.finishes) == 1
 
 
-def test_a_claim_without_an_answer_is_dropped(settings: Settings):
-    worker = Worker.start(settings.model_copy(update={"jobs_url": f"http://127.0.0.1:{free_port()}"}))
-    try:
-        assert runs.run(worker, uuid4(), name="worker-1", task_id=None) == "not_claimed"
-    finally:
-        worker.close()
+def test_a_claim_without_an_answer_is_dropped(worker_with):
+    worker = worker_with(jobs_url=f"http://127.0.0.1:{free_port()}")
+
+    assert runs.run(worker, uuid4(), name="worker-1", task_id=None) == "not_claimed"
 
 
 def test_a_claim_that_is_refused_otherwise_is_dropped(platform: Platform, worker: Worker):

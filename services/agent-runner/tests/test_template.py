@@ -1,6 +1,7 @@
 """BaseAgentTemplate as a team uses it: an agent of one's own, and what the template does for it."""
 
 import json
+from contextlib import closing
 from datetime import timedelta
 
 import examples
@@ -72,8 +73,8 @@ def test_a_result_tells_what_it_took(bedrock: Bedrock, settings: Settings):
     bedrock.say("prose", {"text": "{{members}} members"})
 
     asked = context(settings.model_copy(update={"model": "bedrock:m"}))
-    result = HeadlineWriter().run(asked)
-    asked.models.close()
+    with closing(asked.models):
+        result = HeadlineWriter().run(asked)
 
     assert (result.model, result.calls, result.input_tokens, result.output_tokens) == ("bedrock:m", 2, 200, 40)
     assert result.seconds > 0
@@ -88,8 +89,9 @@ def test_a_run_that_agno_ends_otherwise_is_no_result(bedrock: Bedrock, settings:
 
     monkeypatch.setattr(providers.AwsBedrock, "invoke", interrupted)
 
-    with pytest.raises(AgentCallRefused, match="run ended cancelled"):
-        HeadlineWriter().run(context(settings.model_copy(update={"model": "bedrock:m"})))
+    asked = context(settings.model_copy(update={"model": "bedrock:m"}))
+    with closing(asked.models), pytest.raises(AgentCallRefused, match="run ended cancelled"):
+        HeadlineWriter().run(asked)
 
 
 def test_instructions_must_name_their_version(tmp_path, monkeypatch):
