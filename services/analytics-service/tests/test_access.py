@@ -130,6 +130,12 @@ async def test_a_dataset_that_does_not_exist(prospect: Prospect):
     assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "path.dataset")
 
 
+async def test_bodies_that_are_no_files_have_the_common_limit(prospect: Prospect):
+    path = f"{prospect.path}/reports/cohort"
+    answer = await prospect.http.post(path, content=b"[" * 2_000_000, headers=prospect.headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
+
+
 @pytest.mark.parametrize("code", ["e11", "E11'", "E11.9); DROP TABLE claims", "*", ""])
 async def test_code_patterns_are_checked(prospect: Prospect, code: str):
     answer = await prospect.http.post(

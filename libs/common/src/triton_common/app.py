@@ -50,11 +50,11 @@ def create_app(
     routers: Sequence[APIRouter] = (),
     lifespan: Lifespan | None = None,
     readiness: Sequence[Check] = (),
-    max_body_bytes: int | None = None,
+    uploads: tuple[re.Pattern[str], int] | None = None,
     verifier: TokenVerifier | None = None,
     openapi_url: str | None = "/openapi.json",
 ) -> FastAPI:
-    """A service's app. `max_body_bytes` overrides the setting for a service that takes files; `verifier` for the one
+    """A service's app. `uploads` are the paths that take files, and their limit in bytes; `verifier` is for the service
     that issues the tokens itself; `openapi_url` None for the one that has a document of its own there."""
     configure_logging(settings, service=name)
     configure_tracing(service=name, version=version)
@@ -95,7 +95,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     # the last added is the outermost
-    app.add_middleware(BodyLimitMiddleware, limit=max_body_bytes or settings.max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, uploads=uploads)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -252,20 +252,25 @@ def route_template(scope: Scope) -> str:
 
 
 class BodyLimitMiddleware:
-    """Refuses bodies over `limit` bytes with 413: by Content-Length at once, else as soon as the count goes over."""
+    """Refuses bodies over `limit` bytes with 413: by Content-Length at once, else as soon as the count goes over.
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    Paths that `uploads` matches have the limit beside it.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int, uploads: tuple[re.Pattern[str], int] | None = None) -> None:
         self.app = app
         self.limit = limit
+        self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, counting its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit = self.uploads[1] if self.uploads and self.uploads[0].fullmatch(scope["path"]) else self.limit
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = ContentTooLarge(f"Send at most {self.limit} bytes.")
-        if length.isdigit() and int(length) > self.limit:
+        too_large = ContentTooLarge(f"Send at most {limit} bytes.")
+        if length.isdigit() and int(length) > limit:
             await problem_response(too_large)(scope, receive, send)
             return
         received = 0
@@ -275,7 +280,7 @@ class BodyLimitMiddleware:
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > self.limit:
+                if received > limit:
                     raise too_large
             return message
 

@@ -12,7 +12,7 @@ from triton_common.client import ServiceClient
 from analytics_service import batches
 from analytics_service.clickhouse import ClickHouse
 from analytics_service.prospects import Prospects
-from analytics_service.routes import router
+from analytics_service.routes import UPLOAD_PATHS, router
 from analytics_service.settings import Settings
 from analytics_service.uploads import spool_folder
 
@@ -55,5 +55,5 @@ def build(settings: Settings | None = None) -> FastAPI:
         routers=[router],
         lifespan=lifespan,
         readiness=[clickhouse],
-        max_body_bytes=settings.max_upload_bytes,
+        uploads=(UPLOAD_PATHS, settings.max_upload_bytes),
     )

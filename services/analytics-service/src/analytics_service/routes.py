@@ -1,5 +1,6 @@
 """The paths: who and what, one rule, the answer."""
 
+import re
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -32,6 +33,7 @@ router = APIRouter(
     responses=problems(ProspectNotFound, ClickhouseUnavailable, AnalyticsBusy),
 )
 
+UPLOAD_PATHS: Final = re.compile(r"/api/v1/analytics/prospects/[^/]+/[^/]+")
 UPLOAD: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
