@@ -22,10 +22,9 @@ from triton_common.errors import problem_of
 from triton_common.schemas import JobStatus, ValuePropositionContent
 from uuid_utils.compat import uuid7
 
-from triton_cli.parts import ADMIN_EMAIL
 from triton_cli.running import follow, for_ever, running, url_of
 from triton_cli.sample import write_sample
-from triton_cli.state import DEFAULT_PORT, CommandFailed, State
+from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State
 
 CLIENT: Final = "Northstar Health Programmes"
 PROGRAMME: Final = "Cardiometabolic Coaching"

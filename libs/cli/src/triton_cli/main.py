@@ -17,7 +17,7 @@ from rich.table import Table
 from triton_common.embedded import tail
 
 from triton_cli.logs import readable
-from triton_cli.state import CHECKOUT, DEFAULT_PORT, CommandFailed, State
+from triton_cli.state import ADMIN_EMAIL, CHECKOUT, DEFAULT_PORT, CommandFailed, State
 
 P = ParamSpec("P")
 
@@ -170,9 +170,12 @@ def logs(
         raise CommandFailed(f"There is no log of {name}. There are: {', '.join(names)}.")
     log = home.log(name)
     shown = readable if sys.stdout.isatty() else str  # a program wants what the services wrote
-    print(shown(tail(log, lines)))
+    position = (
+        log.stat().st_size
+    )  # before the lines are read: what is written meanwhile is shown rather twice than never
+    print(shown(tail(log, lines)), flush=True)
     if follow:
-        _follow_log(log, shown)
+        _follow_log(log, position, shown)
 
 
 @app.command()
@@ -284,11 +287,12 @@ def sample(
 
 def _say_ready(state: State, console: Console = output) -> None:
     found = state.running() or {}
-    console.print(f"\nTriton is ready: [bold]{found.get('url')}[/bold]", highlight=False)
-    console.print(
-        f"  the admin admin@triton.example has the password in {state.folder / 'secrets.json'}", highlight=False
-    )
-    console.print("  Ctrl-C or `triton down` stops everything; the data stays.", highlight=False)
+    for line in (
+        f"\nTriton is ready: {found.get('url')}",
+        f"  {ADMIN_EMAIL} has the admin_password of {state.folder / 'secrets.json'}",
+        "  Ctrl-C or `triton down` stops everything; the data stays.",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _start_detached(state: State, port: int | None) -> None:
@@ -322,8 +326,7 @@ def _start_detached(state: State, port: int | None) -> None:
     _say_ready(state)
 
 
-def _follow_log(log: Path, shown: Callable[[str], str]) -> NoReturn:
-    position = log.stat().st_size
+def _follow_log(log: Path, position: int, shown: Callable[[str], str]) -> NoReturn:
     while True:
         size = log.stat().st_size if log.exists() else 0
         if size < position:  # put aside, begun anew

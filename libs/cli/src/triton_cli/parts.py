@@ -18,9 +18,8 @@ from typing import Final
 from triton_common.embedded import Postgres, Redis
 
 from triton_cli.stack import Part
-from triton_cli.state import CHECKOUT, CommandFailed, Secrets, State
+from triton_cli.state import ADMIN_EMAIL, CHECKOUT, CommandFailed, Secrets, State
 
-ADMIN_EMAIL: Final = "admin@triton.example"
 DATABASES: Final = ("auth", "jobs")
 WORKER_THREADS: Final = 8
 CHECK_TIMEOUT: Final = 5.0  # seconds

@@ -434,6 +434,43 @@ VISITS: Final = (
 )
 
 
+DIAGNOSES: Final = {
+    "A41.9": "Sepsis, unspecified organism",
+    "C18.9": "Malignant neoplasm of colon, unspecified",
+    "D25.9": "Leiomyoma of uterus, unspecified",
+    "H25.9": "Unspecified age-related cataract",
+    "I21.4": "Non-ST elevation (NSTEMI) myocardial infarction",
+    "I63.9": "Cerebral infarction, unspecified",
+    "J01.90": "Acute sinusitis, unspecified",
+    "J02.9": "Acute pharyngitis, unspecified",
+    "J06.9": "Acute upper respiratory infection, unspecified",
+    "J18.9": "Pneumonia, unspecified organism",
+    "J35.01": "Chronic tonsillitis",
+    "J45.901": "Unspecified asthma with (acute) exacerbation",
+    "K35.80": "Unspecified acute appendicitis",
+    "K40.90": "Unilateral inguinal hernia, without obstruction or gangrene, not specified as recurrent",
+    "K80.20": "Calculus of gallbladder without cholecystitis without obstruction",
+    "L30.9": "Dermatitis, unspecified",
+    "M23.205": "Derangement of unspecified medial meniscus due to old tear or injury, unspecified knee",
+    "M25.561": "Pain in right knee",
+    "N39.0": "Urinary tract infection, site not specified",
+    "O80": "Encounter for full-term uncomplicated delivery",
+    "P07.30": "Preterm newborn, unspecified weeks of gestation",
+    "R07.9": "Chest pain, unspecified",
+    "R10.9": "Unspecified abdominal pain",
+    "R51.9": "Headache, unspecified",
+    "R53.83": "Other fatigue",
+    "R93.89": "Abnormal findings on diagnostic imaging of other specified body structures",
+    "S61.411A": "Laceration without foreign body of right hand, initial encounter",
+    "S93.401A": "Sprain of unspecified ligament of right ankle, initial encounter",
+    "Z00.00": "Encounter for general adult medical examination without abnormal findings",
+    "Z00.129": "Encounter for routine child health examination without abnormal findings",
+    "Z12.11": "Encounter for screening for malignant neoplasm of colon",
+    "Z12.31": "Encounter for screening mammogram for malignant neoplasm of breast",
+}
+"""The diagnoses of visits that are for no chronic condition."""
+
+
 @dataclass(frozen=True)
 class Drug:
     """A drug that members with a condition take: NDC, name, class, price of 30 days, share of those members."""

@@ -18,6 +18,7 @@ from triton_cli.population import (
     ACUTE_DX,
     AGE_KNOTS,
     CONDITIONS,
+    DIAGNOSES,
     DRUGS,
     MEASUREMENTS,
     VISITS,
@@ -378,14 +379,22 @@ def _write_clinical(file: Path, random: np.random.Generator, people: Members, cl
             (member, date, "condition", code, "icd10cm", names[code], "", "", "", "")
             for member, date, code in zip(_ids("M", mine), _dates(day), codes, strict=True)
         ]
+    own = [DIAGNOSES.get(visit.dx, "") for visit in VISITS]
+    acute = np.flatnonzero(np.isin(claims.visit, [index for index, description in enumerate(own) if description]))
+    rows += [
+        (member, date, "condition", VISITS[visit].dx, "icd10cm", own[visit], "", "", "", "")
+        for member, date, visit in zip(
+            _ids("M", claims.member[acute]), _dates(claims.day[acute]), claims.visit[acute].tolist(), strict=True
+        )
+    ]
     for what in MEASUREMENTS:
         rate = sum((per_year * people.group(name) for name, per_year in what.rate.items()), np.zeros(len(people.age)))
         member = np.repeat(np.arange(len(rate)), random.poisson(rate * (people.end - people.start) / YEAR))
         day = people.start[member] + _within(random, (people.end - people.start)[member])
-        own = random.normal(what.mean, what.spread, len(people.age))
-        own += sum(shift * people.has[name] for name, shift in what.shifts.items())
+        usual = random.normal(what.mean, what.spread, len(people.age))
+        usual += sum(shift * people.has[name] for name, shift in what.shifts.items())
         scale = 10**what.decimals
-        value = np.rint(np.maximum(own[member] + random.normal(0, what.spread / 3, len(member)), what.least) * scale)
+        value = np.rint(np.maximum(usual[member] + random.normal(0, what.spread / 3, len(member)), what.least) * scale)
         rows += [
             (member_id, date, "observation", what.code, "loinc", what.description, number, "", what.unit, "")
             for member_id, date, number in zip(

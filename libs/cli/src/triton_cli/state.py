@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 CHECKOUT: Final = next((folder for folder in Path(__file__).parents if (folder / "uv.lock").exists()), Path.cwd())
 DEFAULT_PORT: Final = 8000
+ADMIN_EMAIL: Final = "admin@triton.example"
 
 
 class CommandFailed(Exception):

@@ -1,0 +1,49 @@
+"""The `triton` command with three small parts in place of the platform's: two that listen, one that is done at once."""
+
+import os
+import sys
+
+from triton_cli import main, parts, running, state
+from triton_cli.stack import Part
+
+SERVER = """
+import http.server, pathlib, signal, sys
+print("listening", flush=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+FAILING = "import sys; print('the first line'); print('no such table: users'); sys.exit(3)"
+STUBBORN = "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+
+
+def server(name: str, port: int, *, layer: int = 0, after: tuple[str, ...] = ()) -> Part:
+    """A part that answers HTTP once it is there."""
+    return Part(
+        name=name,
+        layer=layer,
+        after=after,
+        command=[sys.executable, "-c", SERVER, str(port)],
+        ready=parts.answers(f"http://127.0.0.1:{port}/"),
+        ports=[port],
+    )
+
+
+def stand_ins(_: state.State, port: int, *, secrets: state.Secrets) -> list[Part]:
+    """`first` before `prepare` before `last`; `last` is broken where STAND_IN_BROKEN is set."""
+    last = server("last", port + 1, layer=1, after=("prepare",))
+    broken = Part(name="last", layer=1, after=("prepare",), command=[sys.executable, "-c", FAILING], ready=last.ready)
+    return [
+        server("first", port),
+        Part(name="prepare", layer=0, after=("first",), command=[sys.executable, "-c", "print('prepared')"]),
+        broken if os.environ.get("STAND_IN_BROKEN") else last,
+    ]
+
+
+if __name__ == "__main__":
+    running.parts_of = stand_ins
+    main.app()

@@ -1,0 +1,205 @@
+"""The commands, as processes: signals, two stacks, the same one twice, what they say and leave."""
+
+import json
+import signal
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from triton_cli.main import app
+from triton_cli.state import CommandFailed, State
+from triton_common.testing import eventually
+from typer.testing import CliRunner
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def port(free_block: Callable[[], int]) -> str:
+    """Where a stack may start."""
+    return str(free_block())
+
+
+def is_ready(state: Path) -> bool:
+    return bool((State(state).running() or {}).get("ready"))
+
+
+def children(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything(triton, tmp_path, number, port):
+    process = triton("up", "--port", port)
+    eventually(lambda: is_ready(tmp_path / "state"), within=30)
+    running = children(process)
+    assert len(running) == 2
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "Triton is ready" in out
+    assert "Everything is stopped." in err
+    assert not any(child.is_running() for child in running)
+    assert not State(tmp_path / "state").is_locked()
+
+
+def test_a_signal_during_the_start_stops_what_there_is(triton, tmp_path, port):
+    process = triton("up", "--port", port)
+    eventually(lambda: len((State(tmp_path / "state").running() or {}).get("parts", [])) > 0, within=30)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode in (0, 130)
+    assert not State(tmp_path / "state").is_locked()
+
+
+def test_nothing_outlives_a_killed_supervisor(triton, tmp_path, port):
+    process = triton("up", "--port", port)
+    eventually(lambda: is_ready(tmp_path / "state"), within=30)
+    running = children(process)
+    process.kill()
+    process.communicate()
+    eventually(lambda: all(not child.is_running() or child.status() == "zombie" for child in running))
+
+
+def test_a_failed_start_says_why_and_leaves_nothing(triton, tmp_path, port):
+    process = triton("up", "--port", port, STAND_IN_BROKEN="1")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: last ended with exit code 3 before it was ready" in err
+    assert "no such table: users" in err
+    assert "Traceback" not in err
+    assert not State(tmp_path / "state").is_locked()
+
+
+def test_the_same_state_twice_names_the_first(triton, tmp_path, port, free_block):
+    first = triton("up", "--port", port)
+    eventually(lambda: is_ready(tmp_path / "state"), within=30)
+    _, err = triton("up", "--port", str(free_block())).communicate(timeout=30)
+    assert f"runs already, as process {first.pid}, on port {port}" in " ".join(err.split())
+
+
+def test_two_states_run_at_once(triton, tmp_path, free_block):
+    for name in ("one", "two"):
+        triton("up", "--port", str(free_block()), state=tmp_path / name)
+    for name in ("one", "two"):
+        eventually(lambda name=name: is_ready(tmp_path / name), within=30)
+
+
+def test_a_taken_port_is_named(triton, tmp_path, port):
+    triton("up", "--port", port, state=tmp_path / "one")
+    eventually(lambda: is_ready(tmp_path / "one"), within=30)
+    second = triton("up", "--port", port, state=tmp_path / "two")
+    _, err = second.communicate(timeout=30)
+    assert second.returncode == 1
+    assert f"port {port}, which first needs" in err
+    assert "--port" in err
+
+
+def test_status_logs_and_down_of_a_running_stack(triton, answer_of, tmp_path, port):
+    state = tmp_path / "state"
+    process = triton("up", "--port", port)
+    eventually(lambda: is_ready(state), within=30)
+
+    answer = json.loads(answer_of("status", "--json").stdout)
+    assert answer["ready"] is True
+    assert answer["port"] == int(port)
+    assert [part["phase"] for part in answer["parts"]] == ["ready", "done", "ready"]
+    assert "is ready" in answer_of("status").stdout
+    assert "listening" in answer_of("logs", "first").stdout
+    refused = answer_of("logs", "nobody")
+    assert refused.returncode == 1
+    assert "There are: first, last, prepare" in refused.stderr
+    assert "triton down" in answer_of("reset", "--yes").stderr
+
+    assert answer_of("down").stdout == "Everything is stopped.\n"
+    process.communicate(timeout=30)
+    assert answer_of("down").stdout == "Nothing runs here.\n"
+    stopped = answer_of("status", "--json")
+    assert stopped.returncode == 1
+    assert json.loads(stopped.stdout)["running"] is False
+
+
+def test_logs_follow_what_is_written(triton, tmp_path):
+    logs = tmp_path / "state" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "part.log").write_text("old\n")
+    process = triton("logs", "part", "-f")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "old\n"
+    with (logs / "part.log").open("a") as log:
+        log.write("new\n")
+    assert process.stdout.readline() == "new\n"
+
+
+def test_reset_asks_and_deletes_what_is_its_own(tmp_path):
+    state = State(tmp_path)
+    state.prepare()
+    state.secrets()
+    (tmp_path / "somebody's file").touch()
+    runner = CliRunner()
+    assert runner.invoke(app, ["reset", "--state", str(tmp_path)], input="n\n").exit_code == 1
+    assert state.known_secrets() is not None
+    assert runner.invoke(app, ["reset", "--state", str(tmp_path)], input="y\n").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["somebody's file"]
+
+
+def test_reset_without_anything_says_so(tmp_path):
+    answer = CliRunner().invoke(app, ["reset", "--yes", "--state", str(tmp_path / "none")])
+    assert "nothing to delete" in answer.output
+
+
+def test_secrets_are_made_once_for_their_owner_alone(tmp_path):
+    state = State(tmp_path / "state")
+    state.prepare()
+    secrets = state.secrets()
+    assert state.secrets() == secrets
+    assert len(set(vars(secrets).values())) == len(vars(secrets))
+    assert stat.S_IMODE((state.folder / "secrets.json").stat().st_mode) == 0o600
+
+
+def test_damaged_secrets_are_told_of(tmp_path):
+    (tmp_path / "secrets.json").write_text("{}")
+    with pytest.raises(CommandFailed, match="restore it, or run `triton reset`"):
+        State(tmp_path).secrets()
+
+
+def test_doctor_finds_what_blocks_a_start(tmp_path, monkeypatch, port):
+    monkeypatch.setenv("AGENT_MODEL", "bedrock:some.model")
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    answer = CliRunner().invoke(app, ["doctor", "--json", "--state", str(tmp_path / "state"), "--port", port])
+    findings = {finding["name"]: finding for finding in json.loads(answer.stdout)["findings"]}
+    assert answer.exit_code == 1
+    assert findings["model"]["verdict"] == "blocked"
+    assert "AWS_REGION" in findings["model"]["message"]
+    for name in ("python", "postgres", "redis", "traefik", "clickhouse", "checkout"):
+        assert findings[name]["verdict"] == "ok", findings[name]
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict"),
+    [("offline:template", "ok"), ("openai-like:llama", "warning"), ("gpt", "blocked")],
+)
+def test_doctor_judges_the_model(tmp_path, monkeypatch, model, verdict):
+    monkeypatch.setenv("AGENT_MODEL", model)
+    monkeypatch.delenv("AGENT_OPENAI_BASE_URL", raising=False)
+    answer = CliRunner().invoke(app, ["doctor", "--json", "--state", str(tmp_path)])
+    assert {f["name"]: f["verdict"] for f in json.loads(answer.stdout)["findings"]}["model"] == verdict
+
+
+@pytest.mark.parametrize("command", ["", "up", "down", "status", "logs", "reset", "doctor", "demo", "sample"])
+def test_every_command_explains_itself(command):
+    answer = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert answer.exit_code == 0
+    assert "Usage" in answer.output
+
+
+def test_demo_refuses_a_folder_that_is_no_export(tmp_path):
+    answer = CliRunner().invoke(app, ["demo", "--data", str(tmp_path), "--state", str(tmp_path / "state")])
+    assert answer.exit_code == 1
+    assert "claims_transactions.csv" in answer.output
+    assert not (tmp_path / "state").exists()
