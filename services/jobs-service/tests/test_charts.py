@@ -53,6 +53,7 @@ def test_lines_stay_inside_the_picture_and_between_their_ticks(values):
         ("1103503.95", "USD", "$1.1M"),
         ("2000000000", "USD", "$2B"),
         ("-420", "USD", "\N{MINUS SIGN}$420"),
+        ("-12500", "EUR", "\N{MINUS SIGN}12.5k EUR"),
         ("7", "per 1000", "7"),
     ],
 )

@@ -15,7 +15,8 @@ async def test_the_service_recovers_when_postgres_restarts(api, postgres_server)
     await asyncio.gather(*(api.read(job) for _ in range(20)))  # so that the pool holds several connections
     postgres_server.stop()
     try:
-        for answer in (await api.get(f"/api/v1/jobs/{job['id']}"), await api.get("/api/v1/jobs")):
+        reading = [f"/api/v1/jobs/{job['id']}", "/api/v1/jobs", f"/api/v1/jobs/{job['id']}"]
+        for answer in [await api.get(path) for path in reading]:
             assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
             assert answer.headers["Retry-After"] == "1"
         assert (await api.http.get("/health/ready")).status_code == 503

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from jobs_service import jobs, moves, sweeps
+from jobs_service import jobs, main, moves, sweeps
 from jobs_service.dispatch import LIMIT, Dispatcher
 from prometheus_client import REGISTRY
 from triton_common.db import Database
@@ -199,6 +199,26 @@ async def test_the_loop_survives_a_database_that_is_away(api, postgres_url, monk
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)
     assert len(starts) == 3, "once more after each failure, and then no more"
+
+
+async def test_stopping_ends_a_task_that_loses_a_cancellation():
+    lost = []
+
+    async def work():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append(1)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await main._stop({task})
+    assert task.cancelled()
+    assert lost
 
 
 # --- the dispatcher

@@ -9,11 +9,11 @@ from triton_common.schemas import Chart
 
 WIDTH: Final = 720
 BAR: Final = 30  # height of a bar's row
-LABELS: Final = 210  # width of the labels left of the bars
+LABELS: Final = 240  # width of the labels left of the bars
 VALUES: Final = 90  # and of the values right of them
 LINE_HEIGHT: Final = 260
 MARGIN: Final = 56  # left of a line chart, for the axis
-LONGEST_LABEL: Final = 32
+LONGEST_LABEL: Final = 28  # characters that fit into LABELS, in a wide font
 FOOT: Final = 34
 
 
@@ -133,6 +133,8 @@ def amount(value: Decimal, unit: str) -> str:
             return f"{sign}${text}"
         case "percent" | "%":
             return f"{sign}{text} %"
+        case _ if len(unit) == 3 and unit.isupper():  # any other currency
+            return f"{sign}{text} {unit}"
         case _:
             return f"{sign}{text}"
 

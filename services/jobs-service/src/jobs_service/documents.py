@@ -36,7 +36,13 @@ def _environment(**options: Any) -> Environment:
         **options,
     )
     environment.filters |= {"md": _escaped_markdown, "day": _day, "amount": charts.amount}
-    environment.globals |= {"bars": charts.bars, "line": charts.line, "WIDTH": charts.WIDTH}
+    environment.globals |= {
+        "bars": charts.bars,
+        "line": charts.line,
+        "WIDTH": charts.WIDTH,
+        "LABELS": charts.LABELS,
+        "MARGIN": charts.MARGIN,
+    }
     return environment
 
 
