@@ -60,8 +60,9 @@ class State:
         return self.folder / f"{name}.stamp"
 
     def prepare(self) -> None:
-        """Make the folders."""
+        """Make the folders, for their owner alone: what lies there is data of members."""
         try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.logs.mkdir(parents=True, exist_ok=True)
             self.documents.mkdir(exist_ok=True)
         except OSError as error:
