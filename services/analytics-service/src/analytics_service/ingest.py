@@ -8,14 +8,11 @@ the moment of publishing. Killed before it, a process leaves nothing that anyone
 
 # ruff: noqa: S608  the SQL put together here is made of our own words; values are bound
 
-import csv
-import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import IO, Final
+from typing import Final
 
 from loguru import logger
 from prometheus_client import Counter
@@ -28,13 +25,21 @@ from analytics_service import batches
 from analytics_service.batches import OF_TENANT, STAGE, Batch
 from analytics_service.clickhouse import Engine, MalformedCsv
 from analytics_service.datasets import COLUMNS, HASHED_KINDS, ISSUES, Dataset
+from analytics_service.inputs import (
+    EmptyFile,
+    Input,
+    InvalidCsv,
+    content_digest,
+    inputs_of,
+    lines_of,
+    malformed_line,
+    place,
+)
 from analytics_service.mappings import ANY_FILE, Rows, Source, Sql, Staged, problems_of, source
 from analytics_service.members import padded_keys
 from analytics_service.prospects import Tenant
 from analytics_service.uploads import Uploaded
 
-MAX_HEADER: Final = 1 << 20  # bytes; a thousand columns with room to spare
-MAX_COLUMNS: Final = 1_000
 MAX_REJECTS: Final = 1_000
 MISSING: Final = "\\0"  # the default of a file's last column: what a row that is too short gets there
 SHAPES: Final[Mapping[int, tuple[str, str]]] = {
@@ -45,42 +50,8 @@ SHAPES: Final[Mapping[int, tuple[str, str]]] = {
 INGESTED: Final = Counter("triton_ingest_rows_total", "Rows of ingested files", ["dataset", "outcome"])
 
 
-class EmptyFile(Unprocessable):
-    """The file has no rows."""
-
-
-class UnknownFile(Unprocessable):
-    """The source does not know a file of this name."""
-
-
-class MissingFile(Unprocessable):
-    """A file that the dataset needs is missing."""
-
-
-class MissingColumn(Unprocessable):
-    """A column that the dataset needs is missing."""
-
-
-class InvalidHeader(Unprocessable):
-    """The first line is not a CSV header."""
-
-
-class InvalidCsv(Unprocessable):
-    """The file is not CSV."""
-
-
 class InvalidRows(Unprocessable):
     """Rows of the file are not valid; none was stored."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """A file of the call, and which of its columns are kept."""
-
-    uploaded: Uploaded
-    name: str
-    header: Sequence[str]
-    kept: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -110,7 +81,7 @@ def load(
     above, naming lines and columns, never values.
     """
     mapping = source(source_name, dataset=dataset)
-    inputs = _inputs(mapping, files, dataset=dataset, source_name=source_name)
+    inputs = inputs_of(mapping, files, dataset=dataset, source_name=source_name)
     digest = content_digest(files, dataset=dataset, source_name=source_name)
     if known := batches.with_content(engine, tenant, digest):
         return known, False
@@ -148,90 +119,6 @@ def _loaded(
     if stored == 0:
         raise EmptyFile(f"No row of the files is one of {batch.dataset}.")
     return replace(batch, rows=stored, rejected=rejected, rejects=tuple(_details(bad, inputs)))
-
-
-def content_digest(files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> str:
-    """SHA-256 of what a call brings, in hexadecimal; the order of its files does not matter."""
-    whole = hashlib.sha256(f"{dataset}\n{source_name}\n".encode())
-    for name, digest in sorted((file.name, _digest(file.file)) for file in files):
-        whole.update(f"{name}\n{digest}\n".encode())
-    return whole.hexdigest()
-
-
-def _digest(file: IO[bytes]) -> str:
-    file.seek(0)
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-# --- which files, which columns
-
-
-def _inputs(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> list[Input]:
-    """Pair the files with what the source says of them, and look at their headers."""
-    kinds = mapping.rows_of(dataset)
-    any_file = any(rows.rows == ANY_FILE for rows in kinds)
-    known = mapping.files_of(dataset)
-    inputs: list[Input] = []
-    for number, uploaded in enumerate(files, start=1):
-        name = uploaded.name or (next(iter(known)) if len(known) == 1 else "")
-        if any_file:
-            name = uploaded.name if len(files) > 1 else ""
-        elif name not in known:
-            given = f"{name}.csv" if name else "A body without a file name"
-            names = ", ".join(f"{known_name}.csv" for known_name in known)
-            raise UnknownFile(f"{given} is not a file of {source_name} {dataset}; send {names} as multipart/form-data.")
-        if any(name == other.name for other in inputs):
-            name = f"{name}-{number}" if any_file else name
-            if not any_file:
-                raise UnknownFile(f"{name}.csv is there twice.")
-        header = _header(uploaded.file)
-        needed, read = mapping.columns_of(ANY_FILE if any_file else name, dataset)
-        _check_header(header, needed, name=name)
-        inputs.append(Input(uploaded, name, header, frozenset(read & set(header))))
-    if not inputs or not any(any_file or rows.rows == given.name for rows in kinds for given in inputs):
-        names = " or ".join(f"{rows.rows}.csv" for rows in kinds)
-        raise MissingFile("Send a file." if any_file else f"{source_name} {dataset} needs {names}.")
-    for rows in kinds:
-        given_names = {given.name for given in inputs}
-        missing = [look.file for look in rows.lookups.values() if not look.optional and look.file not in given_names]
-        if rows.rows in given_names and missing:
-            raise MissingFile(f"{source_name} {dataset} needs {missing[0]}.csv too.")
-    return inputs
-
-
-def _header(file: IO[bytes]) -> list[str]:
-    file.seek(0)
-    beginning = file.read(MAX_HEADER)
-    if not beginning.strip():
-        raise EmptyFile("The file is empty.")
-    # what is not text further down is a row's matter, and a character may be cut at the end of what was read
-    lines = io.StringIO(beginning.decode("utf-8-sig", errors="replace"), newline="")
-    try:
-        header = [name.strip() for name in next(csv.reader(lines), [])]
-    except csv.Error:
-        raise InvalidHeader from None
-    if any("\ufffd" in name or "\0" in name for name in header):
-        raise InvalidHeader("The file is not UTF-8 text.")
-    if len(header) > MAX_COLUMNS:
-        raise InvalidHeader(f"The first line has {len(header)} columns; at most {MAX_COLUMNS} are read.")
-    return header
-
-
-def _check_header(header: Sequence[str], needed: set[str], *, name: str) -> None:
-    details = [
-        ProblemDetail(field=_place(name, 1, column), issue=issue, code=code)
-        for code, issue, columns in (
-            ("missing_column", "is missing in the header", sorted(needed - set(header))),
-            ("repeated_column", "is there more than once", sorted({c for c in needed if header.count(c) > 1})),
-        )
-        for column in columns
-    ]
-    if details:
-        columns = ", ".join(detail.field.rpartition("column ")[2] for detail in details)
-        raise MissingColumn(f"The header must have each of these columns once: {columns}.", details=details)
 
 
 # --- staging
@@ -279,8 +166,8 @@ def _stage(engine: Engine, table: str, given: Input) -> Staged:
     try:
         engine.insert_csv(table, [*names, "beyond"], given.uploaded.file)
     except MalformedCsv:
-        line = _malformed_line(given.uploaded.file)
-        details = [ProblemDetail(field=_place(given.name, line), issue="is not CSV", code="malformed")] if line else []
+        line = malformed_line(given.uploaded.file)
+        details = [ProblemDetail(field=place(given.name, line), issue="is not CSV", code="malformed")] if line else []
         raise InvalidCsv(
             "A quoted field must end where the field ends; write a quote in it twice.", details=details
         ) from None
@@ -390,55 +277,9 @@ def _details(bad: Sequence[Bad], inputs: Sequence[Input]) -> list[ProblemDetail]
     details: list[ProblemDetail] = []
     for given in inputs:
         here = [one for one in bad if one.name == given.name]
-        lines = _lines(given.uploaded.file, {one.row for one in here}) if here else {}
+        lines = lines_of(given.uploaded.file, {one.row for one in here}) if here else {}
         details += [
-            ProblemDetail(field=_place(one.name, lines[one.row], one.column), issue=one.issue, code=one.code)
+            ProblemDetail(field=place(one.name, lines[one.row], one.column), issue=one.issue, code=one.code)
             for one in here
         ]
     return details[:MAX_REJECTS]
-
-
-def _place(name: str, line: int, column: str = "") -> str:
-    """`line 12, column paid`; with the file's name before it where there are several."""
-    return ", ".join([*([f"{name}.csv"] if name else []), f"line {line}", *([f"column {column}"] if column else [])])
-
-
-def _lines(file: IO[bytes], rows: set[int]) -> dict[int, int]:
-    """The line on which each row begins, the header's being 1: a quoted field may span several."""
-    lines: dict[int, int] = {}
-    with _text(file) as text:
-        reader = csv.reader(text)
-        next(reader)
-        try:
-            line = reader.line_num + 1
-            for number, _ in enumerate(reader):
-                if number in rows:
-                    lines[number] = line
-                    if len(lines) == len(rows):
-                        break
-                line = reader.line_num + 1
-        except csv.Error:
-            pass  # a field beyond what the csv module reads: count the rest as one line each
-    return {row: lines.get(row, row + 2) for row in rows}
-
-
-def _malformed_line(file: IO[bytes]) -> int:
-    """The first line that Python's reader will not take either; 0 when it takes all."""
-    with _text(file) as text:
-        reader = csv.reader(text, strict=True)
-        try:
-            for _ in reader:
-                pass
-        except csv.Error:
-            return reader.line_num
-    return 0
-
-
-@contextmanager
-def _text(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
-    file.seek(0)
-    text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()  # or it would close the file

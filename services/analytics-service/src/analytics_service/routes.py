@@ -18,7 +18,7 @@ from triton_common.schemas import (
     SummaryReport,
 )
 
-from analytics_service import batches, ingest, reports
+from analytics_service import batches, ingest, inputs, reports
 from analytics_service.batches import BatchNotFound
 from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable
 from analytics_service.datasets import Dataset
@@ -143,12 +143,12 @@ async def cohort(tenant: TenantDep, clickhouse: ClickHouseDep, wanted: CohortReq
             UploadTypeNotSupported,
             InvalidGzip,
             UnknownSource,
-            ingest.EmptyFile,
-            ingest.UnknownFile,
-            ingest.MissingFile,
-            ingest.MissingColumn,
-            ingest.InvalidHeader,
-            ingest.InvalidCsv,
+            inputs.EmptyFile,
+            inputs.UnknownFile,
+            inputs.MissingFile,
+            inputs.MissingColumn,
+            inputs.InvalidHeader,
+            inputs.InvalidCsv,
             ingest.InvalidRows,
         ),
     },

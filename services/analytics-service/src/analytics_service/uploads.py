@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import re
 import shutil
 import tempfile
 import zlib
@@ -111,10 +112,15 @@ async def _parts(headers: Mapping[str, str], chunks: AsyncIterator[bytes], stack
         raise InvalidMultipart from None
     stack.push_async_callback(form.close)
     return [
-        Uploaded(PurePath((part.filename or "").replace("\\", "/")).stem, part.file)
+        Uploaded(_name(part.filename or ""), part.file)
         for _, part in form.multi_items()
         if isinstance(part, UploadFile)
     ]
+
+
+def _name(given: str) -> str:
+    """Without folder and ending, and fit to be shown."""
+    return re.sub(r"[^\w. -]", "_", PurePath(given.replace("\\", "/")).stem)[:100]
 
 
 async def _generator(chunks: AsyncIterator[bytes]) -> Any:

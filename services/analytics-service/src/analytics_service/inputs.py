@@ -1,0 +1,193 @@
+"""The files of a call: which they are to the source, what their headers say, and where in them a row stands."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Final
+
+from triton_common.errors import Unprocessable
+from triton_common.schemas import ProblemDetail
+
+from analytics_service.datasets import Dataset
+from analytics_service.mappings import ANY_FILE, Source
+from analytics_service.uploads import Uploaded
+
+MAX_HEADER: Final = 1 << 20  # bytes; a thousand columns with room to spare
+MAX_COLUMNS: Final = 1_000
+
+
+class EmptyFile(Unprocessable):
+    """The file has no rows."""
+
+
+class UnknownFile(Unprocessable):
+    """The source does not know a file of this name."""
+
+
+class MissingFile(Unprocessable):
+    """A file that the dataset needs is missing."""
+
+
+class MissingColumn(Unprocessable):
+    """A column that the dataset needs is missing."""
+
+
+class InvalidHeader(Unprocessable):
+    """The first line is not a CSV header."""
+
+
+class InvalidCsv(Unprocessable):
+    """The file is not CSV."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file of the call, and which of its columns are kept."""
+
+    uploaded: Uploaded
+    name: str
+    header: Sequence[str]
+    kept: frozenset[str]
+
+
+def inputs_of(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> list[Input]:
+    """Pair the files with what the source says of them, and look at their headers. Raises one of the errors above."""
+    if not files:
+        raise MissingFile("Send a file.")
+    any_file = mapping.files_of(dataset) == [ANY_FILE]
+    names = _any_names(files) if any_file else _known_names(mapping, files, dataset=dataset, source_name=source_name)
+    inputs: list[Input] = []
+    for name, uploaded in zip(names, files, strict=True):
+        header = _header(uploaded.file)
+        needed, read = mapping.columns_of(ANY_FILE if any_file else name, dataset)
+        _check_header(header, needed, name=name)
+        inputs.append(Input(uploaded, name, header, frozenset(read & set(header))))
+    return inputs
+
+
+def _any_names(files: Sequence[Uploaded]) -> list[str]:
+    """One file needs no name; several are told apart by number where their names do not."""
+    names = [file.name for file in files] if len(files) > 1 else [""]
+    return (
+        names if len(set(names)) == len(names) else [f"{name}-{number}" for number, name in enumerate(names, start=1)]
+    )
+
+
+def _known_names(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> list[str]:
+    """The files' names, each one of the source's; a dataset of a single file needs none."""
+    known = mapping.files_of(dataset)
+    names = [file.name or (known[0] if len(known) == 1 else "") for file in files]
+    for name in names:
+        if name not in known:
+            given = f"{name}.csv" if name else "A body without a file name"
+            wanted = ", ".join(f"{one}.csv" for one in known)
+            raise UnknownFile(
+                f"{given} is not a file of {source_name} {dataset}; send {wanted} as multipart/form-data."
+            )
+        if names.count(name) > 1:
+            raise UnknownFile(f"{name}.csv is there twice.")
+    given_rows = [rows for rows in mapping.rows_of(dataset) if rows.rows in names]
+    if not given_rows:
+        wanted = " or ".join(f"{rows.rows}.csv" for rows in mapping.rows_of(dataset))
+        raise MissingFile(f"{source_name} {dataset} needs {wanted}.")
+    for lookup in (lookup for rows in given_rows for lookup in rows.lookups.values()):
+        if not lookup.optional and lookup.file not in names:
+            raise MissingFile(f"{source_name} {dataset} needs {lookup.file}.csv too.")
+    return names
+
+
+def _header(file: IO[bytes]) -> list[str]:
+    file.seek(0)
+    beginning = file.read(MAX_HEADER)
+    if not beginning.strip():
+        raise EmptyFile("The file is empty.")
+    # what is not text further down is a row's matter, and a character may be cut at the end of what was read
+    lines = io.StringIO(beginning.decode("utf-8-sig", errors="replace"), newline="")
+    try:
+        header = [name.strip() for name in next(csv.reader(lines), [])]
+    except csv.Error:
+        raise InvalidHeader from None
+    if any("\ufffd" in name or "\0" in name for name in header):
+        raise InvalidHeader("The file is not UTF-8 text.")
+    if len(header) > MAX_COLUMNS:
+        raise InvalidHeader(f"The first line has {len(header)} columns; at most {MAX_COLUMNS} are read.")
+    return header
+
+
+def _check_header(header: Sequence[str], needed: set[str], *, name: str) -> None:
+    details = [
+        ProblemDetail(field=place(name, 1, column), issue=issue, code=code)
+        for code, issue, columns in (
+            ("missing_column", "is missing in the header", sorted(needed - set(header))),
+            ("repeated_column", "is there more than once", sorted({c for c in needed if header.count(c) > 1})),
+        )
+        for column in columns
+    ]
+    if details:
+        columns = ", ".join(detail.field.rpartition("column ")[2] for detail in details)
+        raise MissingColumn(f"The header must have each of these columns once: {columns}.", details=details)
+
+
+def content_digest(files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> str:
+    """SHA-256 of what a call brings, in hexadecimal; the order of its files does not matter."""
+    whole = hashlib.sha256(f"{dataset}\n{source_name}\n".encode())
+    for name, digest in sorted((file.name, _digest(file.file)) for file in files):
+        whole.update(f"{name}\n{digest}\n".encode())
+    return whole.hexdigest()
+
+
+def _digest(file: IO[bytes]) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def place(name: str, line: int, column: str = "") -> str:
+    """`line 12, column paid`; with the file's name before it where there are several."""
+    return ", ".join([*([f"{name}.csv"] if name else []), f"line {line}", *([f"column {column}"] if column else [])])
+
+
+def lines_of(file: IO[bytes], rows: set[int]) -> dict[int, int]:
+    """The line on which each row begins, the header's being 1: a quoted field may span several."""
+    lines: dict[int, int] = {}
+    with _text(file) as text:
+        reader = csv.reader(text)
+        next(reader)
+        try:
+            line = reader.line_num + 1
+            for number, _ in enumerate(reader):
+                if number in rows:
+                    lines[number] = line
+                    if len(lines) == len(rows):
+                        break
+                line = reader.line_num + 1
+        except csv.Error:
+            pass  # a field beyond what the csv module reads: count the rest as one line each
+    return {row: lines.get(row, row + 2) for row in rows}
+
+
+def malformed_line(file: IO[bytes]) -> int:
+    """The first line that Python's reader will not take either; 0 when it takes all."""
+    with _text(file) as text:
+        reader = csv.reader(text, strict=True)
+        try:
+            for _ in reader:
+                pass
+        except csv.Error:
+            return reader.line_num
+    return 0
+
+
+@contextmanager
+def _text(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
+    file.seek(0)
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()  # or it would close the file
