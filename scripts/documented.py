@@ -8,6 +8,7 @@ import os
 import pkgutil
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,8 +38,14 @@ def errors() -> list[str]:
     """What docs/ERRORS.md lacks, has too much, or gives another status."""
     rows = re.findall(r"^\| `([a-z0-9_]+)` \| (\d{3}) \|", Path("docs/ERRORS.md").read_text(), re.MULTILINE)
     documented = {code: int(status) for code, status in rows}
-    real = {cls.code: cls.status.value for cls in error_classes() if cls.__module__.split(".")[0] in PACKAGES}
+    classes = [cls for cls in error_classes() if cls.__module__.split(".")[0] in PACKAGES]
+    real = {cls.code: cls.status.value for cls in classes}
     return [
+        *(
+            f"two error classes have the code {code}"
+            for code, n in Counter(cls.code for cls in classes).items()
+            if n > 1
+        ),
         *(f"docs/ERRORS.md lacks {code} ({real[code]})" for code in sorted(real.keys() - documented.keys())),
         *(f"docs/ERRORS.md explains {code}, which is no error" for code in sorted(documented.keys() - real.keys())),
         *(

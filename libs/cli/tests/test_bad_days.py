@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from triton_cli.demo import PROPOSITION
 from triton_cli.sample import write_sample
 from triton_cli.state import ADMIN_EMAIL, CHECKOUT

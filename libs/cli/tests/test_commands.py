@@ -9,10 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
+
 from triton_cli.main import app
 from triton_cli.state import CommandFailed, State
 from triton_common.testing import eventually
-from typer.testing import CliRunner
 
 pytestmark = pytest.mark.timeout(120)
 

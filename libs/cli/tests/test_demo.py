@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from rich.console import Console
+
 from triton_cli.demo import Api, Outcome, show, synthea_extract, walk
 from triton_cli.state import CommandFailed, State
 from triton_common.settings import CommonSettings

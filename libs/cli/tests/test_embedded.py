@@ -11,6 +11,7 @@ import psutil
 import psycopg
 import pytest
 import redis
+
 from triton_common import embedded
 from triton_common.embedded import Postgres, Redis, ServerNotStarted
 from triton_common.testing import eventually, free_port

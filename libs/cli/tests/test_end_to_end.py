@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from triton_cli.state import CHECKOUT
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(600)]

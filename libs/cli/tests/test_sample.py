@@ -7,10 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from triton_cli.main import app
 from triton_cli.population import CONDITIONS, DIAGNOSES, DRUGS, MEASUREMENTS, VISITS
 from triton_cli.sample import DATASETS, OUT_OF_POCKET_LIMIT, write_sample
-from typer.testing import CliRunner
 
 MEMBERS = 3000
 ICD10CM = re.compile(r"^[A-TV-Z][0-9][0-9A-Z](\.[0-9A-Z]{1,4})?$")

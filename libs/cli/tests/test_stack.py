@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from triton_cli.stack import Part, PartFailed, Phase, PortInUse, Stack, Status, check_ports
 from triton_common.testing import free_port
 

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from fastapi import APIRouter, FastAPI, Request
 from pydantic import Field
+
 from triton_common.app import Degraded, create_app
 from triton_common.auth import CurrentPrincipal, Principal, require
 from triton_common.errors import (

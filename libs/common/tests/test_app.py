@@ -7,6 +7,7 @@ import threading
 
 import httpx2
 import pytest
+
 from triton_common.app import _drain_on_sigterm
 from triton_common.testing import eventually
 

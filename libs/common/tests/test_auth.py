@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from joserfc.jwk import KeySet, OKPKey
+
 from triton_common.auth import (
     KeysUnavailable,
     TokenExpired,

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import SecretStr
+
 from triton_common.client import ServiceClient, ServiceUnreachable, SyncServiceClient, SyncServiceToken
 from triton_common.errors import AppError, BadRequest, Conflict, NotFound, Unavailable
 from triton_common.logging import log_context

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import UniqueConstraint
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel, select
+
 from triton_common.app import create_app
 from triton_common.db import (
     AlreadyExists,

@@ -1,4 +1,5 @@
 import pytest
+
 from triton_common import gateway
 from triton_common.app import create_app
 from triton_common.settings import CommonSettings

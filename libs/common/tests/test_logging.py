@@ -5,6 +5,7 @@ import logging
 
 import pytest
 from loguru import logger
+
 from triton_common.logging import configure_logging, log_context
 from triton_common.settings import CommonSettings
 

@@ -11,6 +11,7 @@ import time
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+
 from triton_common.messages import Message, Ping, RunJob
 from triton_common.queue.base import QueueUnavailable, TaskStatus
 from triton_common.queue.celery import CeleryTaskQueue

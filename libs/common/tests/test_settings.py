@@ -3,8 +3,8 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
+
 from triton_common.settings import CommonSettings, Environment
-from triton_common.testing import assert_settings_documented
 
 
 class WidgetSettings(CommonSettings):
@@ -53,7 +53,3 @@ def test_open_origins_are_refused_in_prod_alone(monkeypatch):
     monkeypatch.setenv("TRITON_ENV", "prod")
     with pytest.raises(ValidationError, match="TRITON_CORS_ORIGINS"):
         CommonSettings()
-
-
-def test_settings_are_documented():
-    assert_settings_documented(CommonSettings)

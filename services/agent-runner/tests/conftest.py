@@ -14,10 +14,11 @@ from pydantic import SecretStr
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode has no folder of tests on the path
 
-from agent_runner.runs import Worker
-from agent_runner.settings import Settings
 from bedrock_standin import Bedrock
 from platform_standin import CLIENT_SECRET, Platform
+
+from agent_runner.runs import Worker
+from agent_runner.settings import Settings
 
 pytest_plugins = ["triton_common.testing"]
 

@@ -13,8 +13,9 @@ from typing import Any
 from uuid import UUID
 
 import examples
-from agent_runner.collecting import Reports
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+
+from agent_runner.collecting import Reports
 from triton_common.errors import Conflict, NotFound, Unauthorized, Unavailable, install_error_handlers
 from triton_common.schemas import (
     ClaimedJob,

@@ -6,14 +6,15 @@ import os
 import threading
 
 import examples
+from bedrock_standin import ANALYSIS, BROKEN, PROPOSAL, REFUSED, THROTTLED, Bedrock, Said
+from platform_standin import Platform, Row
+
 from agent_runner import runs
 from agent_runner.models import Meter, Models
 from agent_runner.runs import Worker
 from agent_runner.settings import Settings
 from agent_runner.template import AGENT_RETRIES, AGENT_RUNS, AGENT_TOKENS
 from agent_runner.writing import ANALYST
-from bedrock_standin import ANALYSIS, BROKEN, PROPOSAL, REFUSED, THROTTLED, Bedrock, Said
-from platform_standin import Platform, Row
 from triton_common.schemas import JobError
 from triton_common.testing import free_port
 

@@ -2,10 +2,11 @@
 
 import examples
 import pytest
-from agent_runner.checking import Grounding, render
-from agent_runner.facts import Facts
 from hypothesis import given
 from hypothesis import strategies as st
+
+from agent_runner.checking import Grounding, render
+from agent_runner.facts import Facts
 
 
 def facts() -> Facts:

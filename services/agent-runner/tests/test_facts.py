@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import examples
 import pytest
+
 from agent_runner import facts, gathering, value_model
 from agent_runner.facts import Facts
 from triton_common.schemas import CodePattern, CodeSystem, CostTrendReport

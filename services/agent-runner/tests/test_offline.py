@@ -4,13 +4,14 @@ from decimal import Decimal
 
 import examples
 import pytest
+from hypothesis import given
+from test_value_model import cohorts, propositions
+
 from agent_runner import document, gathering, value_model, writing
 from agent_runner.checking import Grounding
 from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.stop import Stop
-from hypothesis import given
-from test_value_model import cohorts, propositions
 from triton_common.schemas import CostCategory, DocumentContent, Effect, Fees
 
 DEAR = examples.terms(fees=Fees(per_engaged_member_per_month=Decimal("900.00"), one_time=Decimal("1000.00")))

@@ -7,15 +7,16 @@ from typing import Any
 
 import examples
 import pytest
+from bedrock_standin import ANALYSIS, PROPOSAL
+from fastapi import FastAPI, Request, Response
+from platform_standin import Platform
+from pydantic import SecretStr
+
 from agent_runner import runs
 from agent_runner.models import CallFailed, Models
 from agent_runner.providers import failure_of
 from agent_runner.runs import Worker
 from agent_runner.settings import Settings
-from bedrock_standin import ANALYSIS, PROPOSAL
-from fastapi import FastAPI, Request, Response
-from platform_standin import Platform
-from pydantic import SecretStr
 from triton_common.testing import free_port
 
 

@@ -5,9 +5,10 @@ from uuid import uuid4
 
 import examples
 import pytest
+from platform_standin import Platform, Row
+
 from agent_runner import attempts, runs
 from agent_runner.runs import Worker
-from platform_standin import Platform, Row
 from triton_common.errors import ContentTooLarge
 from triton_common.schemas import Fees, JobStage
 from triton_common.testing import free_port

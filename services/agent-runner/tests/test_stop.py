@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from agent_runner.stop import Stop, Stopped
 from triton_common.logging import current_request_id, log_context
 

@@ -6,6 +6,11 @@ from datetime import timedelta
 
 import examples
 import pytest
+from bedrock_standin import Bedrock
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
 from agent_runner import document, replies, template
 from agent_runner.checking import AgentOutputUngrounded, Grounding
 from agent_runner.facts import Facts
@@ -14,10 +19,6 @@ from agent_runner.settings import Settings
 from agent_runner.stop import Stop
 from agent_runner.template import AgentCallRefused, AgentContext, BaseAgentTemplate, Instructions
 from agent_runner.writing import Draft
-from bedrock_standin import Bedrock
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import BaseModel
 from triton_common.schemas import ProblemDetail
 
 

@@ -4,9 +4,10 @@ from decimal import Decimal
 
 import examples
 import pytest
-from agent_runner.value_model import CASES, CurrencyMismatch, ValueModel, calculate, cents, ramp
 from hypothesis import given
 from hypothesis import strategies as st
+
+from agent_runner.value_model import CASES, CurrencyMismatch, ValueModel, calculate, cents, ramp
 from triton_common.schemas import CostCategory, Effect, Fees, Range, ValuePropositionContent
 
 ZERO = Decimal(0)

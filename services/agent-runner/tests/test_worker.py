@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 import examples
 import httpx2
 import pytest
-from agent_runner import worker as worker_module
 from platform_standin import CLIENT_SECRET, Platform, Row
+
+from agent_runner import worker as worker_module
 from triton_common.messages import Ping, RunJob
 from triton_common.queue.base import TaskStatus
 from triton_common.queue.celery import CeleryTaskQueue

@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 from uuid import UUID
 
+from pydantic import SecretStr
+
 from analytics_service import batches, ingest
 from analytics_service.clickhouse import ClickHouse
 from analytics_service.main import build
 from analytics_service.prospects import Tenant
 from analytics_service.settings import Settings
 from analytics_service.uploads import Uploaded, spool_folder
-from pydantic import SecretStr
 
 TENANT = Tenant(UUID(int=1), UUID(int=2))
 ROWS = [f"canary-member-{n},canary-claim-{n},2024-01-01,other,1.00,0" for n in range(1000)]

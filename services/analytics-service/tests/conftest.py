@@ -10,16 +10,17 @@ from uuid import UUID
 import httpx2
 import pytest
 import pytest_asyncio
-from analytics_service.main import build
-from analytics_service.settings import Settings
 from fastapi import FastAPI
 from loguru import logger
 from pydantic import SecretStr
+from uuid_utils.compat import uuid7
+
+from analytics_service.main import build
+from analytics_service.settings import Settings
 from triton_common.app import create_app
 from triton_common.auth import CurrentPrincipal
 from triton_common.errors import NotFound
 from triton_common.settings import CommonSettings
-from uuid_utils.compat import uuid7
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode has no folder of tests on the path
 

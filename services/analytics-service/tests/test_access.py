@@ -1,11 +1,12 @@
 """Who may do what: tokens, scopes, clients; and prospects that jobs-service does not know."""
 
 import pytest
-from analytics_service.prospects import Prospects
 from conftest import JobsService, NewProspect, Prospect
 from test_ingest import GOOD, claims
-from triton_common.client import ServiceClient
 from uuid_utils.compat import uuid7
+
+from analytics_service.prospects import Prospects
+from triton_common.client import ServiceClient
 
 ROUTES = [
     ("POST", "claims", "data:write"),

@@ -12,14 +12,15 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from conftest import Prospect
+from test_ingest import GOOD, claims
+from uuid_utils.compat import uuid7
+
 from analytics_service import batches, reports
 from analytics_service.batches import Batch
 from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable, Engine, Lane, migrate
 from analytics_service.prospects import Tenant
 from analytics_service.settings import Settings
-from conftest import Prospect
-from test_ingest import GOOD, claims
-from uuid_utils.compat import uuid7
 
 CHILD = Path(__file__).with_name("child.py")
 

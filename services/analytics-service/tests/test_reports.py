@@ -6,9 +6,10 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import polars as pl
 import pytest
-from analytics_service import reports
 from conftest import NewProspect, Prospect
 from extracts import Population, cents, costs, csv_of, diagnosed, population, spans
+
+from analytics_service import reports
 
 CATEGORIES = ["inpatient", "emergency", "outpatient", "professional", "pharmacy", "other"]
 

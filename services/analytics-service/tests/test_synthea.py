@@ -5,10 +5,11 @@ import io
 
 import polars as pl
 import pytest
-from analytics_service.members import key_of
 from conftest import SECRET, Prospect
 from extracts import MONEY, cents, month
 from synthea_export import DEPARTMENTS, DRUGS, FILES, Export
+
+from analytics_service.members import key_of
 
 SUMS = ["medical_paid", "pharmacy_paid", "plan_paid", "member_paid", "total_paid"]
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from analytics_service.main import build
-from analytics_service.uploads import CHUNK, FOLDER, received, spool_folder
 from conftest import JobsService, Prospect
 from starlette.requests import ClientDisconnect
 from test_ingest import GOOD, claims
+
+from analytics_service.main import build
+from analytics_service.uploads import CHUNK, FOLDER, received, spool_folder
 from triton_common.errors import AppError
 
 BODY = claims(GOOD)

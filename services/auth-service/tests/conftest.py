@@ -7,9 +7,10 @@ from typing import Any
 import httpx2
 import psycopg
 import pytest
+from fastapi import FastAPI
+
 from auth_service.main import build
 from auth_service.settings import Settings
-from fastapi import FastAPI
 
 pytest_plugins = ["triton_common.testing"]
 

@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
+from pydantic import SecretStr, ValidationError
+
 from auth_service.main import build
 from auth_service.settings import Settings
-from pydantic import SecretStr, ValidationError
 
 LOGIN = {"email": "ada@triton.local", "password": "a long enough password"}
 GRANT = {"grant_type": "client_credentials", "client_id": "agent-runner"}

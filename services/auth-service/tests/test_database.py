@@ -6,6 +6,7 @@ import sys
 
 import psycopg
 import pytest
+
 from auth_service.models import RefreshToken, ServiceAccount, SigningKey, User
 
 

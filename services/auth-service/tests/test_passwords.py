@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+
 from auth_service.main import build
 from auth_service.passwords import PasswordHashingBusy, Passwords
 from auth_service.settings import Settings

@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+
 from auth_service.main import build
 from triton_common.auth import SCOPES_OF_ROLE
 

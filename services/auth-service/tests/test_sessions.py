@@ -6,8 +6,9 @@ import time
 from datetime import timedelta
 
 import pytest
-from auth_service.main import build
 from prometheus_client import REGISTRY
+
+from auth_service.main import build
 
 EMAIL = "ada@triton.local"
 PASSWORD = "a long enough password"

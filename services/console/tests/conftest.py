@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 
 import pytest
-from console.settings import Settings
 from fastapi import FastAPI
+
+from console.settings import Settings
 from triton_common.app import create_app
 from triton_common.settings import CommonSettings
 

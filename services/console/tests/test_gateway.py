@@ -15,11 +15,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
 from console.main import build
 from console.services import services_of
 from console.settings import Settings
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
 from triton_common import gateway as words
 from triton_common.app import create_app
 from triton_common.settings import CommonSettings

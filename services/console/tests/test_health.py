@@ -1,9 +1,10 @@
 import asyncio
 from time import perf_counter
 
+from fastapi import FastAPI, Response
+
 from console import health
 from console.main import build
-from fastapi import FastAPI, Response
 from triton_common.app import Degraded, create_app
 from triton_common.errors import Unavailable
 from triton_common.settings import CommonSettings

@@ -1,6 +1,6 @@
 from console.main import build
 from console.settings import Settings
-from triton_common.testing import assert_errors_documented, assert_openapi_matches, assert_settings_documented
+from triton_common.testing import assert_openapi_matches
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -59,11 +59,3 @@ async def test_an_unknown_path_is_a_problem(running):
 
 def test_openapi_document_is_kept():
     assert_openapi_matches(build(Settings()), "console")
-
-
-def test_settings_are_documented():
-    assert_settings_documented(Settings)
-
-
-def test_errors_are_documented():
-    assert_errors_documented()

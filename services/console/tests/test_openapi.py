@@ -1,14 +1,15 @@
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Response
+from openapi_spec_validator import validate
+from pydantic import create_model
+
 from console import openapi
 from console.main import build
 from console.openapi import merge
 from console.services import Service, services_of
 from console.settings import Settings
-from fastapi import FastAPI, Response
-from openapi_spec_validator import validate
-from pydantic import create_model
 from triton_common.auth import CurrentPrincipal
 
 OWN: dict[str, Any] = {"openapi": "3.1.0", "info": {"title": "Triton", "version": "1"}, "paths": {}}

@@ -11,10 +11,11 @@ import httpx2
 import psycopg
 import pytest
 from fastapi import FastAPI
-from jobs_service.main import build
-from jobs_service.settings import Settings
 from psycopg.rows import dict_row
 from uuid_utils.compat import uuid7
+
+from jobs_service.main import build
+from jobs_service.settings import Settings
 
 pytest_plugins = ["triton_common.testing"]
 

@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from jobs_service import charts
 from triton_common.schemas import Chart, ChartPoint
 

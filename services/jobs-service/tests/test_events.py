@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import httpx2
 import pytest
+
 from jobs_service.main import build
 from jobs_service.settings import Settings
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 import redis.asyncio
+
 from jobs_service.main import build
 from jobs_service.settings import Settings
 

@@ -4,14 +4,15 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import REGISTRY
+from uuid_utils.compat import uuid7
+
 from jobs_service import jobs, main, moves, sweeps
 from jobs_service.dispatch import LIMIT, Dispatcher
-from prometheus_client import REGISTRY
 from triton_common.db import Database
 from triton_common.messages import RunJob
 from triton_common.queue.base import QueueUnavailable
 from triton_common.queue.memory import MemoryTaskQueue
-from uuid_utils.compat import uuid7
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from triton_common.client import remote_error
-from triton_common.errors import problem_of
-from triton_common.schemas import JobStatus, ValuePropositionContent
 from uuid_utils.compat import uuid7
 
 from triton_cli.running import follow, for_ever, running, url_of
 from triton_cli.sample import write_sample
 from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State
+from triton_common.client import remote_error
+from triton_common.errors import problem_of
+from triton_common.schemas import JobStatus, ValuePropositionContent
 
 CLIENT: Final = "Northstar Health Programmes"
 PROGRAMME: Final = "Cardiometabolic Coaching"

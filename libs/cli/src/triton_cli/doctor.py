@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 import psutil
-from triton_common.embedded import ServerNotStarted, postgres_program, redis_program
 
 from triton_cli.parts import parts_of, traefik_program
 from triton_cli.stack import ports_in_use
 from triton_cli.state import CHECKOUT, CommandFailed, Secrets, State
+from triton_common.embedded import ServerNotStarted, postgres_program, redis_program
 
 SERVICES: Final = ("auth_service", "jobs_service", "analytics_service", "agent_runner", "console")
 FREE_DISK: Final = 2_000_000_000  # bytes; the stack's own files on first start are under a tenth of that

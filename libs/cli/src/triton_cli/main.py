@@ -14,10 +14,10 @@ from typing import Annotated, Final, NoReturn, ParamSpec
 import typer
 from rich.console import Console
 from rich.table import Table
-from triton_common.embedded import tail
 
 from triton_cli.logs import readable
 from triton_cli.state import ADMIN_EMAIL, CHECKOUT, DEFAULT_PORT, CommandFailed, State
+from triton_common.embedded import tail
 
 P = ParamSpec("P")
 

@@ -15,10 +15,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
 
-from triton_common.embedded import Postgres, Redis
-
 from triton_cli.stack import Part
 from triton_cli.state import ADMIN_EMAIL, CHECKOUT, CommandFailed, Secrets, State
+from triton_common.embedded import Postgres, Redis
 
 DATABASES: Final = ("auth", "jobs")
 WORKER_THREADS: Final = 8

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from triton_common import embedded
 
 from triton_cli.logs import readable
 from triton_cli.state import CommandFailed
+from triton_common import embedded
 
 START_TIMEOUT: Final = 180.0  # seconds; the first start of all compiles every module of every service
 STOP_TIMEOUT: Final = 15.0  # a part that is still there after that is killed

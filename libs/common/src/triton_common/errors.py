@@ -133,6 +133,12 @@ class Unavailable(AppError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class ProspectNotFound(NotFound):
+    """There is no such prospect."""
+
+    # jobs-service, which keeps the prospects, and analytics-service, which keeps their data, both answer with it
+
+
 def error_classes() -> list[type[AppError]]:
     """Every error class that is imported, by code. What `docs/ERRORS.md` is compared with."""
     found: list[type[AppError]] = []

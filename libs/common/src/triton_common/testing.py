@@ -6,7 +6,6 @@ imported by the fixtures that need them: a member without a database does not in
 
 import contextlib
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -28,9 +27,7 @@ from joserfc.jwk import KeySet, OKPKey
 from uuid_utils.compat import uuid7
 
 from triton_common.auth import ALGORITHM, SCOPES_OF_ROLE, TOKEN_TYPE, TokenVerifier
-from triton_common.errors import error_classes
 from triton_common.openapi import openapi_file, openapi_text
-from triton_common.settings import CommonSettings
 
 WORKSPACE = next(folder for folder in Path(__file__).parents if (folder / "uv.lock").exists())
 KEY = OKPKey.generate_key(ALGORITHM, parameters={"kid": "test-key"})
@@ -237,19 +234,3 @@ def assert_openapi_matches(app: FastAPI, name: str) -> None:
     """docs/openapi has this app's document; `just openapi` writes it."""
     kept = openapi_file(name, root=WORKSPACE).read_text()
     assert openapi_text(app) == kept, f"docs/openapi/{name}.json is old: run `uv run just openapi`"  # noqa: S101
-
-
-def assert_settings_documented(settings: type[CommonSettings]) -> None:
-    """.env.example names every variable of the settings class."""
-    names = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", (WORKSPACE / ".env.example").read_text(), re.MULTILINE))
-    missing = {settings.variable_of(field) for field in settings.model_fields} - names
-    assert not missing, f".env.example lacks {', '.join(sorted(missing))}"  # noqa: S101
-
-
-def assert_errors_documented() -> None:
-    """docs/ERRORS.md explains every error class that is imported, under its code, and no two classes share one."""
-    codes = [cls.code for cls in error_classes()]
-    assert len(codes) == len(set(codes)), "two error classes have the same code"  # noqa: S101
-    documented = set(re.findall(r"^\| `([a-z0-9_]+)`", (WORKSPACE / "docs" / "ERRORS.md").read_text(), re.MULTILINE))
-    missing = set(codes) - documented
-    assert not missing, f"docs/ERRORS.md lacks {', '.join(sorted(missing))}"  # noqa: S101

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 from loguru import logger
+
+from agent_runner.stop import Stop
 from triton_common.client import ServiceUnreachable, SyncServiceClient
 from triton_common.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized
 from triton_common.schemas import (
@@ -23,8 +25,6 @@ from triton_common.schemas import (
     JobProgressAnswer,
     JobStage,
 )
-
-from agent_runner.stop import Stop
 
 HEARTBEAT: Final = 5.0  # seconds; half of the ten in which a cancelled job must stop
 CLAIM_TRIES: Final = 3  # a claim that got no answer; the sweep sends the message again anyway

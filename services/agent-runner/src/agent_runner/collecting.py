@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import httpx2
+
+from agent_runner.stop import Stop
 from triton_common.client import SyncServiceClient
 from triton_common.errors import Unavailable, Unprocessable
 from triton_common.schemas import (
@@ -16,8 +18,6 @@ from triton_common.schemas import (
     Schema,
     SummaryReport,
 )
-
-from agent_runner.stop import Stop
 
 R = TypeVar("R", bound=Schema)
 

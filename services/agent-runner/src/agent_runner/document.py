@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
-from triton_common.schemas import Chart, ChartPoint, ClaimedJob, ConditionRow, DocumentContent, Section
-
 from agent_runner.checking import AgentOutputUngrounded, Grounding, render
 from agent_runner.collecting import Reports
 from agent_runner.facts import CARE, Facts, month_name
@@ -13,6 +11,7 @@ from agent_runner.gathering import condition_name, conditions
 from agent_runner.models import OFFLINE
 from agent_runner.value_model import ValueModel, cents
 from agent_runner.writing import Draft
+from triton_common.schemas import Chart, ChartPoint, ClaimedJob, ConditionRow, DocumentContent, Section
 
 SECTIONS: Final = {
     "executive_summary": "Executive summary",

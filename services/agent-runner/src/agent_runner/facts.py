@@ -9,9 +9,8 @@ from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
-from triton_common.schemas import CostCategory, Fact
-
 from agent_runner.value_model import cents
+from triton_common.schemas import CostCategory, Fact
 
 CARE: Final[dict[CostCategory, str]] = {
     CostCategory.TOTAL: "all care",

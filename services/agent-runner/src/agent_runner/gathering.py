@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
+from agent_runner.collecting import Reports
+from agent_runner.facts import CARE, Facts, month_name, tenths
+from agent_runner.value_model import CASES, Case, ValueModel
 from triton_common.schemas import (
     ClaimedJob,
     CodeSystem,
@@ -13,10 +16,6 @@ from triton_common.schemas import (
     CostCategory,
     ValuePropositionContent,
 )
-
-from agent_runner.collecting import Reports
-from agent_runner.facts import CARE, Facts, month_name, tenths
-from agent_runner.value_model import CASES, Case, ValueModel
 
 TOP: Final = 5  # conditions a text can name without becoming a list
 YEAR: Final = 12

@@ -3,10 +3,10 @@
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from triton_common.app import create_app
 
 from agent_runner import routes
 from agent_runner.settings import Settings
+from triton_common.app import create_app
 
 
 def build(settings: Settings | None = None) -> FastAPI:

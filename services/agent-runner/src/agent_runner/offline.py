@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
-from triton_common.schemas import CostCategory
-
 from agent_runner.facts import CARE, Facts
 from agent_runner.gathering import TOP
 from agent_runner.value_model import CASES
+from triton_common.schemas import CostCategory
 
 SMALL_COHORT: Final = 100  # qualifying members; below, a few costly cases decide the average
 SHORT_DATA: Final = 12  # months; less than a year misses the seasons

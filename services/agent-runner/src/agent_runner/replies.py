@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
+
 from triton_common.schemas import ProblemDetail
 
 Output = TypeVar("Output", bound=BaseModel)

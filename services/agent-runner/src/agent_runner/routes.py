@@ -3,11 +3,11 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
+
+from agent_runner.writing import AGENTS
 from triton_common.auth import InsufficientScope, MissingToken, require
 from triton_common.errors import problems
 from triton_common.schemas import Schema
-
-from agent_runner.writing import AGENTS
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 

@@ -7,10 +7,6 @@ from uuid import UUID
 
 from loguru import logger
 from pydantic import ValidationError
-from triton_common.client import SyncServiceClient, SyncServiceToken
-from triton_common.errors import AppError, Internal, Unavailable, Unprocessable
-from triton_common.logging import log_context
-from triton_common.schemas import DocumentContent, JobError, JobStage, ProblemDetail, Schema
 from uuid_utils.compat import uuid7
 
 from agent_runner import attempts, collecting, document, gathering, value_model, writing
@@ -19,6 +15,10 @@ from agent_runner.checking import Grounding
 from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
+from triton_common.client import SyncServiceClient, SyncServiceToken
+from triton_common.errors import AppError, Internal, Unavailable, Unprocessable
+from triton_common.logging import log_context
+from triton_common.schemas import DocumentContent, JobError, JobStage, ProblemDetail, Schema
 
 JOB_TYPE = "value_proposition"
 

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Typ
 from loguru import logger
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
-from triton_common.errors import AppError, Internal, Unavailable
-from triton_common.schemas import ProblemDetail
 
 from agent_runner.checking import AgentOutputUngrounded, Grounding
 from agent_runner.facts import Facts
 from agent_runner.models import OFFLINE, CallFailed, CallLimitReached, Meter, Models
 from agent_runner.replies import feedback, parse, texts
 from agent_runner.stop import Stop, Stopped
+from triton_common.errors import AppError, Internal, Unavailable
+from triton_common.schemas import ProblemDetail
 
 if TYPE_CHECKING:
     from agno.agent import Agent

@@ -11,14 +11,14 @@ from loguru import logger
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind
 from prometheus_client import start_http_server
-from triton_common.logging import configure_logging, log_context
-from triton_common.messages import Ping, RunJob
-from triton_common.queue.celery import celery_app
-from triton_common.telemetry import configure_tracing, tracer
 
 from agent_runner import runs
 from agent_runner.runs import Worker
 from agent_runner.settings import Settings
+from triton_common.logging import configure_logging, log_context
+from triton_common.messages import Ping, RunJob
+from triton_common.queue.celery import celery_app
+from triton_common.telemetry import configure_tracing, tracer
 
 NAME: Final = "agent-runner"
 

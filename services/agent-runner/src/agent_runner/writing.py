@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from triton_common.schemas import ClaimedJob
-
 from agent_runner.agents.population_analyst import PopulationAnalyst
 from agent_runner.agents.proposal_writer import ProposalWriter
 from agent_runner.checking import Grounding
@@ -14,6 +12,7 @@ from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.stop import Stop
 from agent_runner.template import AgentContext, AgentResult, BaseAgentTemplate
+from triton_common.schemas import ClaimedJob
 
 ANALYST: Final = PopulationAnalyst()
 WRITER: Final = ProposalWriter()

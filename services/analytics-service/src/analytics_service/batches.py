@@ -13,12 +13,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from loguru import logger
-from triton_common.errors import NotFound
-from triton_common.schemas import IngestBatch, Page, ProblemDetail
 
 from analytics_service.clickhouse import ClickHouse, Engine, Row
 from analytics_service.datasets import COLUMNS, Dataset
 from analytics_service.prospects import Tenant
+from triton_common.errors import NotFound
+from triton_common.schemas import IngestBatch, Page, ProblemDetail
 
 STAGE: Final = "stage_"  # what the names of staging tables begin with
 VERSIONS: Final = {"loading": 1, "completed": 2, "removing": 3, "removed": 4}

@@ -18,6 +18,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from loguru import logger
+
 from triton_common.errors import Unavailable
 
 T = TypeVar("T")

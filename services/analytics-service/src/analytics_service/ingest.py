@@ -17,8 +17,6 @@ from typing import Final
 from loguru import logger
 from prometheus_client import Counter
 from pydantic import SecretStr
-from triton_common.errors import Unprocessable
-from triton_common.schemas import ProblemDetail
 from uuid_utils.compat import uuid7
 
 from analytics_service import batches
@@ -39,6 +37,8 @@ from analytics_service.mappings import ANY_FILE, Rows, Source, Sql, Staged, prob
 from analytics_service.members import padded_keys
 from analytics_service.prospects import Tenant
 from analytics_service.uploads import Uploaded
+from triton_common.errors import Unprocessable
+from triton_common.schemas import ProblemDetail
 
 MAX_REJECTS: Final = 1_000
 MISSING: Final = "\\0"  # the default of a file's last column: what a row that is too short gets there

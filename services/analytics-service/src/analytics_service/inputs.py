@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Final
 
-from triton_common.errors import Unprocessable
-from triton_common.schemas import ProblemDetail
-
 from analytics_service.datasets import Dataset
 from analytics_service.mappings import ANY_FILE, Source
 from analytics_service.uploads import Uploaded
+from triton_common.errors import Unprocessable
+from triton_common.schemas import ProblemDetail
 
 MAX_HEADER: Final = 1 << 20  # bytes; a thousand columns with room to spare
 MAX_COLUMNS: Final = 1_000

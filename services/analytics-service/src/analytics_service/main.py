@@ -6,8 +6,6 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from loguru import logger
-from triton_common.app import create_app
-from triton_common.client import ServiceClient
 
 from analytics_service import batches
 from analytics_service.clickhouse import ClickHouse
@@ -15,6 +13,8 @@ from analytics_service.prospects import Prospects
 from analytics_service.routes import UPLOAD_PATHS, router
 from analytics_service.settings import Settings
 from analytics_service.uploads import spool_folder
+from triton_common.app import create_app
+from triton_common.client import ServiceClient
 
 
 @asynccontextmanager

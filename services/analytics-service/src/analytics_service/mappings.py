@@ -14,9 +14,9 @@ from importlib.resources import files
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from triton_common.errors import Unprocessable
 
 from analytics_service.datasets import COLUMNS, Column, Dataset, problem_codes
+from triton_common.errors import Unprocessable
 
 ANY_FILE: Final = "*"
 

@@ -7,13 +7,9 @@ from uuid import UUID
 
 from triton_common.auth import Principal
 from triton_common.client import ServiceClient
-from triton_common.errors import NotFound
+from triton_common.errors import NotFound, ProspectNotFound
 
 REMEMBERED: Final = 10_000  # prospects; a megabyte or two
-
-
-class ProspectNotFound(NotFound):
-    """There is no such prospect."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, Literal
 
+from analytics_service.batches import OF_TENANT, parameters
+from analytics_service.clickhouse import ClickHouse, Row
+from analytics_service.prospects import Tenant
 from triton_common.schemas import (
     CodePattern,
     CohortPart,
@@ -22,10 +25,6 @@ from triton_common.schemas import (
     CostTrendRow,
     SummaryReport,
 )
-
-from analytics_service.batches import OF_TENANT, parameters
-from analytics_service.clickhouse import ClickHouse, Row
-from analytics_service.prospects import Tenant
 
 Order = Literal["prevalence", "cost"]
 

@@ -6,8 +6,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from starlette.requests import ClientDisconnect
+
+from analytics_service import batches, ingest, inputs, reports
+from analytics_service.batches import BatchNotFound
+from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable
+from analytics_service.datasets import Dataset
+from analytics_service.mappings import UnknownSource
+from analytics_service.prospects import Prospects, Tenant
+from analytics_service.settings import Settings
+from analytics_service.uploads import InvalidGzip, InvalidMultipart, UploadTypeNotSupported, received
 from triton_common.auth import CurrentPrincipal, require
-from triton_common.errors import BadRequest, ContentTooLarge, problems
+from triton_common.errors import BadRequest, ContentTooLarge, ProspectNotFound, problems
 from triton_common.schemas import (
     CohortReport,
     CohortRequest,
@@ -17,15 +26,6 @@ from triton_common.schemas import (
     Page,
     SummaryReport,
 )
-
-from analytics_service import batches, ingest, inputs, reports
-from analytics_service.batches import BatchNotFound
-from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable
-from analytics_service.datasets import Dataset
-from analytics_service.mappings import UnknownSource
-from analytics_service.prospects import ProspectNotFound, Prospects, Tenant
-from analytics_service.settings import Settings
-from analytics_service.uploads import InvalidGzip, InvalidMultipart, UploadTypeNotSupported, received
 
 router = APIRouter(
     prefix="/api/v1/analytics/prospects/{prospect_id}",

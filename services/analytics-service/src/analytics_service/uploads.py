@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+
 from triton_common.errors import BadRequest, ContentTooLarge, Unprocessable, UnsupportedContent
 
 CHUNK: Final = 1 << 20  # bytes handed to a thread at a time; smaller ones cost more in hops than in work

@@ -3,12 +3,12 @@
 from typing import Final
 
 from sqlmodel import func, select
-from triton_common.db import Database, transaction
 
 from auth_service import keys, service_accounts, users
 from auth_service.keys import KeyRing
 from auth_service.passwords import Passwords
 from auth_service.settings import Settings
+from triton_common.db import Database, transaction
 
 LOCK: Final = 0x61757468  # "auth": of processes that start at once, one makes things and the others find them
 AGENT_RUNNER: Final = "agent-runner"

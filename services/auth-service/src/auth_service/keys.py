@@ -13,9 +13,9 @@ from joserfc.jwk import KeySet, KeySetSerialization, OKPKey
 from pydantic import SecretStr
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from triton_common.auth import ALGORITHM
 
 from auth_service.models import SigningKey
+from triton_common.auth import ALGORITHM
 
 NONCE_BYTES: Final = 12  # NIST SP 800-38D §8.2: what AES-GCM is meant for
 

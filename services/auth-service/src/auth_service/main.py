@@ -6,10 +6,6 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from joserfc.jwk import KeySetSerialization
-from triton_common import gateway
-from triton_common.app import create_app
-from triton_common.auth import TokenVerifier
-from triton_common.db import Database, postgres
 
 from auth_service import keys
 from auth_service.bootstrap import bootstrap
@@ -18,6 +14,10 @@ from auth_service.routes import answer_token_request_error, router
 from auth_service.service_accounts import TokenRequestError
 from auth_service.settings import Settings
 from auth_service.tokens import TokenIssuer
+from triton_common import gateway
+from triton_common.app import create_app
+from triton_common.auth import TokenVerifier
+from triton_common.db import Database, postgres
 
 
 def build(settings: Settings | None = None) -> FastAPI:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
+
 from triton_common.errors import Unavailable
 
 MAX_LENGTH: Final = 128  # characters; what is longer is no password of ours and is not hashed

@@ -9,18 +9,6 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, 
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from loguru import logger
-from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, Principal, require
-from triton_common.db import (
-    AlreadyExists,
-    CursorQuery,
-    Database,
-    DatabaseUnavailable,
-    InvalidCursor,
-    LimitQuery,
-    SessionDep,
-)
-from triton_common.errors import AppError, problem_response, problems
-from triton_common.schemas import Page
 
 from auth_service import service_accounts, sessions, users
 from auth_service.keys import KeyRing
@@ -40,6 +28,18 @@ from auth_service.service_accounts import InvalidClient, InvalidRequest, Invalid
 from auth_service.sessions import InvalidCredentials, InvalidRefreshToken, RefreshTokenReused
 from auth_service.tokens import TokenIssuer
 from auth_service.users import UserClientNotFound, UserNotFound
+from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, Principal, require
+from triton_common.db import (
+    AlreadyExists,
+    CursorQuery,
+    Database,
+    DatabaseUnavailable,
+    InvalidCursor,
+    LimitQuery,
+    SessionDep,
+)
+from triton_common.errors import AppError, problem_response, problems
+from triton_common.schemas import Page
 
 JWKS_MAX_AGE: Final = 300  # seconds a verifier may keep the set; an unknown kid makes it ask sooner
 

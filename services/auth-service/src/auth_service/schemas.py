@@ -6,6 +6,7 @@ from uuid import UUID
 
 import email_validator
 from pydantic import AfterValidator, AwareDatetime, Field, SecretStr
+
 from triton_common.schemas import Schema
 
 # No mail is sent to these addresses, they are names: an installation may use .local or .internal ones.

@@ -5,14 +5,14 @@ from typing import ClassVar, Final
 
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from triton_common.auth import SCOPES_OF_ROLE
-from triton_common.db import Database, transaction
-from triton_common.errors import BadRequest, Unauthorized
 
 from auth_service.models import ServiceAccount
 from auth_service.passwords import Passwords
 from auth_service.schemas import ServiceTokenPublic
 from auth_service.tokens import TokenIssuer
+from triton_common.auth import SCOPES_OF_ROLE
+from triton_common.db import Database, transaction
+from triton_common.errors import BadRequest, Unauthorized
 
 ROLE: Final = "service"
 NAME: Final = re.compile(r"[a-z0-9-]{1,64}")

@@ -6,15 +6,15 @@ from loguru import logger
 from prometheus_client import Counter
 from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
-from triton_common.auth import SCOPES_OF_ROLE
-from triton_common.db import Database, transaction
-from triton_common.errors import Unauthorized
 
 from auth_service import tokens
 from auth_service.models import RefreshToken, User, UserSession
 from auth_service.passwords import Passwords
 from auth_service.schemas import TokenPair
 from auth_service.tokens import TokenIssuer
+from triton_common.auth import SCOPES_OF_ROLE
+from triton_common.db import Database, transaction
+from triton_common.errors import Unauthorized
 
 LOGIN_ATTEMPTS = Counter("triton_login_attempts_total", "Logins by outcome: succeeded or failed", ["outcome"])
 for _outcome in ("succeeded", "failed"):  # a series that begins at 0 shows its first increase

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from joserfc import jwt
 from joserfc.jwk import OKPKey
-from triton_common.auth import ALGORITHM, TOKEN_TYPE
 from uuid_utils.compat import uuid7
+
+from triton_common.auth import ALGORITHM, TOKEN_TYPE
 
 
 @dataclass(frozen=True)

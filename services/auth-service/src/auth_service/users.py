@@ -6,14 +6,14 @@ from loguru import logger
 from pydantic import SecretStr, ValidationError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from triton_common.auth import Principal
-from triton_common.db import InvalidCursor, decode_cursor, encode_cursor
-from triton_common.errors import NotFound
-from triton_common.schemas import Page
 
 from auth_service.models import User
 from auth_service.passwords import Passwords
 from auth_service.schemas import UserCreate, UserPublic
+from triton_common.auth import Principal
+from triton_common.db import InvalidCursor, decode_cursor, encode_cursor
+from triton_common.errors import NotFound
+from triton_common.schemas import Page
 
 
 class UserNotFound(NotFound):

@@ -9,10 +9,10 @@ from typing import Final
 
 import httpx2
 from pydantic import ValidationError
-from triton_common.schemas import Health
 
 from console.schemas import PlatformHealth, ServiceHealth
 from console.services import Service, ServiceSilent, ask
+from triton_common.schemas import Health
 
 PAUSE: Final = 1.0  # seconds between two rounds
 INTEREST: Final = 30.0  # seconds after the last question in which rounds go on: who asks again need not wait for one

@@ -7,8 +7,6 @@ from typing import Any
 
 import httpx2
 from fastapi import FastAPI
-from triton_common import gateway
-from triton_common.app import create_app
 
 from console.health import HealthWatch
 from console.openapi import OpenApiWatch
@@ -16,6 +14,8 @@ from console.routes import assets, router
 from console.schemas import About
 from console.services import services_of
 from console.settings import Settings
+from triton_common import gateway
+from triton_common.app import create_app
 
 DESCRIPTION = (
     "Triton turns a prospect's claims, clinical, utilization and pharmacy data, and what a health-care programme "

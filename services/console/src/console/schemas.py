@@ -3,6 +3,7 @@
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
+
 from triton_common.schemas import DependencyHealth, Schema
 
 Status = Literal["ok", "degraded", "down", "stopping"]

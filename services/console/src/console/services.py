@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx2
-from triton_common.logging import current_request_id
-from triton_common.telemetry import outgoing_headers
 
 from console.settings import Settings
+from triton_common.logging import current_request_id
+from triton_common.telemetry import outgoing_headers
 
 
 class ServiceSilent(Exception):

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
 from triton_common.settings import CommonSettings
 
 

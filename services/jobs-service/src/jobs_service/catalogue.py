@@ -5,10 +5,10 @@ from uuid import UUID
 
 from sqlalchemy import func
 from sqlmodel.ext.asyncio.session import AsyncSession
-from triton_common.auth import Principal
-from triton_common.errors import AppError, Conflict, Forbidden, NotFound
 
 from jobs_service.models import Client, Prospect, ValueProposition
+from triton_common.auth import Principal
+from triton_common.errors import AppError, Conflict, Forbidden, NotFound, ProspectNotFound
 
 Record = TypeVar("Record", Client, ValueProposition, Prospect)
 Owned = TypeVar("Owned", ValueProposition, Prospect)
@@ -20,10 +20,6 @@ class ClientNotFound(NotFound):
 
 class ValuePropositionNotFound(NotFound):
     """There is no such value proposition."""
-
-
-class ProspectNotFound(NotFound):
-    """There is no such prospect."""
 
 
 class ClientArchived(Conflict):

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from loguru import logger
+
 from triton_common.messages import RunJob
 from triton_common.queue.base import QueueUnavailable, TaskQueue
 

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from triton_common.errors import NotFound
 
 from jobs_service import charts
 from jobs_service.schemas import DocumentPublic
+from triton_common.errors import NotFound
 
 _MARKDOWN_SPECIAL: Final = re.compile(r"([\\`*_\[\]<>#|~])")
 

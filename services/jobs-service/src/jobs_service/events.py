@@ -13,13 +13,13 @@ from loguru import logger
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sse_starlette import ServerSentEvent
-from triton_common.db import Database, InvalidCursor, decode_cursor, encode_cursor
-from triton_common.schemas import Page
 
 from jobs_service.jobs import FINAL
 from jobs_service.models import JobEvent
 from jobs_service.schemas import JobEventPublic
 from jobs_service.statements import row, rows
+from triton_common.db import Database, InvalidCursor, decode_cursor, encode_cursor
+from triton_common.schemas import Page
 
 LAST_SEQ: Final = 2**31 - 1  # as far as the column goes
 TURN: Final = 0.2  # seconds between two queries: how much later than Postgres a stream knows

@@ -11,9 +11,9 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel
 from sqlmodel.ext.asyncio.session import AsyncSession
-from triton_common.errors import Conflict, Unprocessable
 
 from jobs_service.statements import Row
+from triton_common.errors import Conflict, Unprocessable
 
 Answer = TypeVar("Answer", bound=BaseModel)
 

@@ -7,20 +7,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
-from triton_common.auth import Principal
-from triton_common.db import Database
-from triton_common.errors import Conflict, NotFound, Unprocessable
-from triton_common.logging import current_request_id
-from triton_common.messages import RunJob
-from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobProgress, JobProgressAnswer, JobStatus
-from triton_common.telemetry import current_traceparent
 from uuid_utils.compat import uuid7
 
 from jobs_service import idempotency, moves
 from jobs_service.catalogue import (
     ClientArchived,
     ProspectArchived,
-    ProspectNotFound,
     ValuePropositionArchived,
     ValuePropositionNotFound,
 )
@@ -35,6 +27,13 @@ from jobs_service.metrics import (
 )
 from jobs_service.schemas import FinishAnswer, JobCreate, JobPublic
 from jobs_service.statements import Row, connected, fetch, row, rows
+from triton_common.auth import Principal
+from triton_common.db import Database
+from triton_common.errors import Conflict, NotFound, ProspectNotFound, Unprocessable
+from triton_common.logging import current_request_id
+from triton_common.messages import RunJob
+from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobProgress, JobProgressAnswer, JobStatus
+from triton_common.telemetry import current_traceparent
 
 FINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 LONGEST_RETRY_DELAY: Final = timedelta(minutes=5)

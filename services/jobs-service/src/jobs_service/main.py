@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from triton_common.app import Degraded, create_app
-from triton_common.db import Database, postgres
-from triton_common.queue.base import QueueUnavailable
-from triton_common.queue.factory import create_task_queue
 
 from jobs_service import sweeps
 from jobs_service.dispatch import Dispatcher
 from jobs_service.events import Follower
 from jobs_service.routes import clients, documents, internal, jobs, prospects, value_propositions
 from jobs_service.settings import Settings
+from triton_common.app import Degraded, create_app
+from triton_common.db import Database, postgres
+from triton_common.queue.base import QueueUnavailable
+from triton_common.queue.factory import create_task_queue
 
 
 def build(settings: Settings | None = None) -> FastAPI:

@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
+
 from triton_common.db import InvalidCursor, Table, decode_cursor, encode_cursor
 
 Record = TypeVar("Record", bound=Table)

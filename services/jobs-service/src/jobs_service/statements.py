@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection, DataError
 from psycopg.rows import DictRow
 from psycopg_pool import PoolTimeout
+
 from triton_common.db import Database, DatabaseUnavailable, translated_errors
 from triton_common.errors import Unprocessable
 

@@ -7,12 +7,12 @@ import asyncio
 from datetime import datetime, timedelta
 
 from loguru import logger
-from triton_common.db import Database, DatabaseUnavailable
 
 from jobs_service import idempotency, jobs, moves
 from jobs_service.dispatch import Dispatcher
 from jobs_service.metrics import JOBS_PENDING, OLDEST_PENDING
 from jobs_service.statements import connected
+from triton_common.db import Database, DatabaseUnavailable
 
 
 async def run(database: Database, dispatcher: Dispatcher, *, interval: timedelta, lease: timedelta) -> None:

@@ -5,10 +5,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 from sqlmodel import col
-from triton_common.auth import Principal, require
-from triton_common.db import CursorQuery, InvalidCursor, LimitQuery, SessionDep
-from triton_common.errors import problems
-from triton_common.schemas import Page
 
 from jobs_service import catalogue
 from jobs_service.catalogue import ClientNotFound, StaffOnly
@@ -17,6 +13,10 @@ from jobs_service.models import Client
 from jobs_service.pages import newest
 from jobs_service.routes.state import IdempotencyKeyHeader
 from jobs_service.schemas import ClientCreate, ClientPublic, ClientUpdate
+from triton_common.auth import Principal, require
+from triton_common.db import CursorQuery, InvalidCursor, LimitQuery, SessionDep
+from triton_common.errors import problems
+from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/clients", tags=["clients"])
 

@@ -6,16 +6,11 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response, status
 from sqlmodel import col
 from sse_starlette import EventSourceResponse
-from triton_common.auth import Principal, require
-from triton_common.db import CursorQuery, InvalidCursor, LimitQuery, SessionDep
-from triton_common.errors import problems
-from triton_common.schemas import JobStatus, Page
 
 from jobs_service import events, jobs
 from jobs_service.catalogue import (
     ClientArchived,
     ProspectArchived,
-    ProspectNotFound,
     ValuePropositionArchived,
     ValuePropositionNotFound,
 )
@@ -25,6 +20,10 @@ from jobs_service.models import Job
 from jobs_service.pages import newest
 from jobs_service.routes.state import DatabaseDep, DispatcherDep, FollowerDep, IdempotencyKeyHeader, SettingsDep
 from jobs_service.schemas import JobCreate, JobEventPublic, JobPublic
+from triton_common.auth import Principal, require
+from triton_common.db import CursorQuery, InvalidCursor, LimitQuery, SessionDep
+from triton_common.errors import ProspectNotFound, problems
+from triton_common.schemas import JobStatus, Page
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
-from triton_common.db import Database
 
 from jobs_service.dispatch import Dispatcher
 from jobs_service.events import Follower
 from jobs_service.settings import Settings
+from triton_common.db import Database
 
 
 async def _database(request: Request) -> Database:
