@@ -15,17 +15,15 @@ from triton_common.db import (
     AlreadyExists,
     Database,
     DatabaseUnavailable,
-    InvalidCursor,
     SessionDep,
     Table,
     after_commit,
-    decode_cursor,
-    encode_cursor,
     postgres,
     sqlalchemy_url,
     transaction,
     translated_errors,
 )
+from triton_common.pages import InvalidCursor, decode_cursor, encode_cursor
 from triton_common.settings import CommonSettings
 from triton_common.testing import free_port
 

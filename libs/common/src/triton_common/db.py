@@ -1,16 +1,13 @@
 """Postgres: one request is one transaction, committed before the answer leaves; a plain pool for hot paths."""
 
 import asyncio
-import base64
-import binascii
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Request
 from loguru import logger
 from psycopg import AsyncConnection, OperationalError
 from psycopg.errors import UniqueViolation
@@ -20,11 +17,13 @@ from sqlalchemy import DateTime, func, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as SqlalchemyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 from uuid_utils.compat import uuid7
 
-from triton_common.errors import BadRequest, Conflict, Unavailable
+from triton_common.errors import Conflict, Unavailable
+from triton_common.pages import decode_id_cursor, encode_cursor
 
 NAMING_CONVENTION: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -47,10 +46,6 @@ class DatabaseUnavailable(Unavailable):
     """The database does not answer; try again."""
 
 
-class InvalidCursor(BadRequest):
-    """The cursor is not one that a list gave."""
-
-
 def timestamp(*, default: bool = False, nullable: bool = False) -> Any:
     """A column of UTC-aware times; `default` fills it with the server's now()."""
     return Field(
@@ -66,6 +61,9 @@ class Table(SQLModel):
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     created_at: datetime = timestamp(default=True)
+
+
+Record = TypeVar("Record", bound=Table)
 
 
 class Database:
@@ -160,6 +158,14 @@ async def _session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
+async def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+DatabaseDep = Annotated[Database, Depends(_database)]
+"""The service's database, for rules that make transactions of their own."""
+
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 """The request's transaction. Its scope is the function: with FastAPI's default it would commit after the answer."""
 
@@ -171,21 +177,17 @@ async def postgres(app: FastAPI) -> None:
         await connection.execute(text("SELECT 1"))
 
 
-LimitQuery = Annotated[int, Query(alias="limit", ge=1, le=200, description="Items a page")]
-CursorQuery = Annotated[str | None, Query(alias="cursor", max_length=500, description="next_cursor of the page before")]
+async def newest(
+    session: AsyncSession, table: type[Record], *conditions: Any, limit: int, cursor: str | None
+) -> tuple[list[Record], str | None]:
+    """(a page of the rows that meet all conditions, newest first; the next page's cursor). Raises InvalidCursor.
 
-
-def encode_cursor(*values: str) -> str:
-    """The position after a row as an opaque string."""
-    return base64.urlsafe_b64encode(json.dumps([1, *values]).encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str, *, length: int) -> list[str]:
-    """The values of a cursor that `encode_cursor` made of `length` values; raises InvalidCursor."""
-    try:
-        version, *values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, TypeError, binascii.Error) as error:
-        raise InvalidCursor from error
-    if version != 1 or len(values) != length or not all(isinstance(value, str) for value in values):
-        raise InvalidCursor
-    return [str(value) for value in values]
+    Ids are UUIDv7, so their order is the order of creation, and the last one seen is the cursor.
+    """
+    query: SelectOfScalar[Record] = select(table).where(*conditions)
+    if cursor is not None:
+        query = query.where(col(table.id) < decode_id_cursor(cursor))
+    # one more than asked for tells whether there is a next page
+    found = list((await session.exec(query.order_by(col(table.id).desc()).limit(limit + 1))).all())
+    page = found[:limit]
+    return page, encode_cursor(str(page[-1].id)) if len(found) > limit else None

@@ -29,16 +29,9 @@ from auth_service.sessions import InvalidCredentials, InvalidRefreshToken, Refre
 from auth_service.tokens import TokenIssuer
 from auth_service.users import UserClientNotFound, UserNotFound
 from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, Principal, require
-from triton_common.db import (
-    AlreadyExists,
-    CursorQuery,
-    Database,
-    DatabaseUnavailable,
-    InvalidCursor,
-    LimitQuery,
-    SessionDep,
-)
+from triton_common.db import AlreadyExists, DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import AppError, problem_response, problems
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import Page
 
 JWKS_MAX_AGE: Final = 300  # seconds a verifier may keep the set; an unknown kid makes it ask sooner
@@ -56,11 +49,6 @@ class _ClientBasic(HTTPBasic):
             raise InvalidClient("The Authorization header is not HTTP Basic.") from None
 
 
-async def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
 async def _passwords(request: Request) -> Passwords:
     passwords: Passwords = request.app.state.passwords
     return passwords
@@ -75,7 +63,6 @@ async def _not_stored(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"  # RFC 6749 §5.1: an answer with tokens
 
 
-DatabaseDep = Annotated[Database, Depends(_database)]
 PasswordsDep = Annotated[Passwords, Depends(_passwords)]
 IssuerDep = Annotated[TokenIssuer, Depends(_issuer)]
 BasicCredentials = Annotated[

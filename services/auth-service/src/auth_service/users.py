@@ -11,7 +11,7 @@ from auth_service.models import User
 from auth_service.passwords import Passwords
 from auth_service.schemas import UserCreate, UserPublic
 from triton_common.auth import Principal
-from triton_common.db import InvalidCursor, decode_cursor, encode_cursor
+from triton_common.db import newest
 from triton_common.errors import NotFound
 from triton_common.schemas import Page
 
@@ -41,15 +41,10 @@ async def get(session: AsyncSession, *, by: Principal, user_id: UUID) -> User:
 
 async def page(session: AsyncSession, *, by: Principal, limit: int, cursor: str | None) -> Page[UserPublic]:
     """Users, newest first. Raises InvalidCursor."""
-    query = select(User).order_by(col(User.id).desc()).limit(limit + 1)
-    if not by.is_staff:
-        query = query.where(User.client_id == by.client_id)
-    if cursor:
-        query = query.where(User.id < _after(cursor))
-    users = (await session.exec(query)).all()
+    mine = [] if by.is_staff else [col(User.client_id) == by.client_id]
+    users, next_cursor = await newest(session, User, *mine, limit=limit, cursor=cursor)
     return Page(
-        items=[UserPublic.model_validate(user, from_attributes=True) for user in users[:limit]],
-        next_cursor=encode_cursor(str(users[limit - 1].id)) if len(users) > limit else None,
+        items=[UserPublic.model_validate(user, from_attributes=True) for user in users], next_cursor=next_cursor
     )
 
 
@@ -77,11 +72,3 @@ async def _add(session: AsyncSession, *, passwords: Passwords, new: UserCreate) 
     session.add(user)
     await session.flush()
     return user
-
-
-def _after(cursor: str) -> UUID:
-    (last,) = decode_cursor(cursor, length=1)
-    try:
-        return UUID(last)
-    except ValueError as error:
-        raise InvalidCursor from error

@@ -18,7 +18,8 @@ from jobs_service.jobs import FINAL
 from jobs_service.models import JobEvent
 from jobs_service.schemas import JobEventPublic
 from jobs_service.statements import row, rows
-from triton_common.db import Database, InvalidCursor, decode_cursor, encode_cursor
+from triton_common.db import Database
+from triton_common.pages import InvalidCursor, decode_cursor, encode_cursor
 from triton_common.schemas import Page
 
 LAST_SEQ: Final = 2**31 - 1  # as far as the column goes

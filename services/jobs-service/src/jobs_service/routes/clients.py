@@ -10,12 +10,12 @@ from jobs_service import catalogue
 from jobs_service.catalogue import ClientNotFound, StaffOnly
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import Client
-from jobs_service.pages import newest
 from jobs_service.routes.state import IdempotencyKeyHeader
 from jobs_service.schemas import ClientCreate, ClientPublic, ClientUpdate
 from triton_common.auth import Principal, require
-from triton_common.db import CursorQuery, InvalidCursor, LimitQuery, SessionDep
+from triton_common.db import SessionDep, newest
 from triton_common.errors import problems
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/clients", tags=["clients"])

@@ -9,11 +9,11 @@ from sqlmodel import col
 from jobs_service import documents
 from jobs_service.documents import DocumentNotFound
 from jobs_service.models import Document
-from jobs_service.pages import newest
 from jobs_service.schemas import DocumentPublic, DocumentSummary
 from triton_common.auth import Principal, require
-from triton_common.db import CursorQuery, InvalidCursor, LimitQuery, SessionDep
+from triton_common.db import SessionDep, newest
 from triton_common.errors import problems
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/documents", tags=["documents"])

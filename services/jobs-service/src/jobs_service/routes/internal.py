@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends
 from jobs_service import jobs
 from jobs_service.catalogue import StaffOnly
 from jobs_service.jobs import JobNotClaimable, JobNotFound, StaleAttempt
-from jobs_service.routes.state import DatabaseDep, DispatcherDep, SettingsDep
+from jobs_service.routes.state import DispatcherDep, SettingsDep
 from jobs_service.schemas import FinishAnswer
 from triton_common.auth import Principal, require
+from triton_common.db import DatabaseDep
 from triton_common.errors import problems
 from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobProgress, JobProgressAnswer
 

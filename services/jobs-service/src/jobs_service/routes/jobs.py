@@ -17,12 +17,12 @@ from jobs_service.catalogue import (
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused
 from jobs_service.jobs import DifferentClients, JobAlreadyFinished, JobNotFound
 from jobs_service.models import Job
-from jobs_service.pages import newest
-from jobs_service.routes.state import DatabaseDep, DispatcherDep, FollowerDep, IdempotencyKeyHeader, SettingsDep
+from jobs_service.routes.state import DispatcherDep, FollowerDep, IdempotencyKeyHeader, SettingsDep
 from jobs_service.schemas import JobCreate, JobEventPublic, JobPublic
 from triton_common.auth import Principal, require
-from triton_common.db import CursorQuery, InvalidCursor, LimitQuery, SessionDep
+from triton_common.db import DatabaseDep, SessionDep, newest
 from triton_common.errors import ProspectNotFound, problems
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import JobStatus, Page
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])

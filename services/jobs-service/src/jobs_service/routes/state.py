@@ -7,12 +7,6 @@ from fastapi import Depends, Header, Request
 from jobs_service.dispatch import Dispatcher
 from jobs_service.events import Follower
 from jobs_service.settings import Settings
-from triton_common.db import Database
-
-
-async def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
 
 
 async def _dispatcher(request: Request) -> Dispatcher:
@@ -30,7 +24,6 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
-DatabaseDep = Annotated[Database, Depends(_database)]
 DispatcherDep = Annotated[Dispatcher, Depends(_dispatcher)]
 FollowerDep = Annotated[Follower, Depends(_follower)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
