@@ -14,11 +14,11 @@ demo *ARGS:
 
 # every member's tests, each in its own environment; every failure is reported
 test *ARGS:
-    @bash scripts/each.sh test "{{ members }}" {{ ARGS }}
+    @bash scripts/each.sh "{{ members }}" {{ ARGS }}
 
 # one member's tests: just test-member services/jobs-service -k claim
 test-member MEMBER *ARGS:
-    @bash scripts/member.sh {{ MEMBER }} pytest {{ MEMBER }}/tests {{ ARGS }}
+    @bash scripts/test.sh {{ MEMBER }} {{ ARGS }}
 
 # mypy strict over one member
 types MEMBER:

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs one step for every member, one after another, and ends with a line a member: what passed, what failed.
-#   scripts/each.sh test "libs/common services/jobs-service" [pytest arguments]
+# Runs the tests of every member, one after another, and ends with a line a member: what passed, what failed.
+#   scripts/each.sh "libs/common services/jobs-service" [pytest arguments]
 set -uo pipefail
 cd "$(dirname "$0")/.."
-members=$2
-shift 2
+members=$1
+shift
 failed=()
 for member in $members; do
   printf '\n== %s\n' "$member"
-  bash scripts/member.sh "$member" pytest "$member/tests" "$@" || failed+=("$member")
+  bash scripts/test.sh "$member" "$@" || failed+=("$member")
 done
 printf '\n'
 for member in $members; do

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from triton_common.app import Degraded, create_app
@@ -92,6 +93,27 @@ async def jobs_only(principal: Annotated[Principal, require("jobs:write")]) -> d
 async def raw(request: Request) -> dict[str, int]:
     """Reads its body piece by piece."""
     return {"bytes": sum([len(chunk) async for chunk in request.stream()])}
+
+
+@router.get("/breaks-off")
+async def breaks_off() -> StreamingResponse:
+    """Begins an answer, and fails."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise RuntimeError
+
+    return StreamingResponse(pieces())
+
+
+@router.get("/stream")
+async def stream() -> StreamingResponse:
+    """A short stream of events."""
+
+    async def events() -> AsyncIterator[bytes]:
+        yield b"data: x\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 async def brick(app: FastAPI) -> None:

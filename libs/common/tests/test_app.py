@@ -30,6 +30,28 @@ async def test_invalid_value_is_not_echoed(http):
     assert "canary" not in answer.text
 
 
+async def test_body_that_is_not_utf8_is_malformed(http):
+    answer = await http.post("/widgets", content=b'{"name": "\xff"}', headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "malformed_json")
+
+
+async def test_crash_can_be_read_by_a_browsers_application(http):
+    answer = await http.get("/crash", headers={"Origin": "https://app.example"})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (500, "https://app.example")
+
+
+async def test_answer_that_breaks_off_is_cut(app, serving):
+    with serving(app) as url, pytest.raises(httpx2.RemoteProtocolError):
+        httpx2.get(f"{url}/breaks-off")
+
+
+async def test_stream_does_not_count_as_slow(http):
+    assert (await http.get("/stream")).status_code == 200
+    text = (await http.get("/metrics")).text
+    assert 'http_requests_total{method="GET",route="/stream"' in text
+    assert 'http_request_duration_seconds_count{method="GET",route="/stream"' not in text
+
+
 async def test_malformed_json_is_told_apart(http):
     answer = await http.post("/widgets", content=b'{"name": ', headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (422, "malformed_json")
@@ -103,9 +125,11 @@ async def test_body_over_the_limit_is_refused(http):
             yield b"x" * 500
 
     counted = await http.post("/raw", content=chunks())
+    parsed = await http.post("/widgets", content=chunks(), headers={"content-type": "application/json"})
     fits = await http.post("/raw", content=b"x" * 2048)
     assert (declared.status_code, declared.json()["code"]) == (413, "content_too_large")
     assert (counted.status_code, counted.json()["code"]) == (413, "content_too_large")
+    assert (parsed.status_code, parsed.json()["code"]) == (413, "content_too_large")
     assert declared.headers["x-request-id"] == declared.json()["request_id"]
     assert fits.json() == {"bytes": 2048}
 

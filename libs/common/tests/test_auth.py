@@ -1,5 +1,6 @@
 """Tokens that are not what they should be, each with its own answer."""
 
+import asyncio
 import base64
 import hmac
 import json
@@ -197,3 +198,23 @@ async def test_malformed_and_wrongly_signed_are_told_apart():
         await verifier.verify(tampered())
     with pytest.raises(TokenMalformed):
         await verifier.verify(access_token({"exp": "tomorrow"}))
+
+
+async def test_requests_share_a_fetch_that_fails():
+    calls = []
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def keys():
+        calls.append(1)
+        asked.set()
+        await answer.wait()
+        raise KeysUnavailable
+
+    verifier = TokenVerifier(keys, issuer="triton", audience="triton")
+    requests = [asyncio.create_task(verifier.verify(access_token())) for _ in range(8)]
+    await asked.wait()
+    answer.set()
+    assert all(
+        isinstance(result, KeysUnavailable) for result in await asyncio.gather(*requests, return_exceptions=True)
+    )
+    assert len(calls) == 1

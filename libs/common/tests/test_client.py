@@ -1,15 +1,18 @@
 """Calls between services, over real HTTP."""
 
+import base64
 import json
 import threading
+import time
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote_plus
 
 import pytest
 from pydantic import SecretStr
 
 from triton_common.client import ServiceClient, ServiceUnreachable, SyncServiceClient, SyncServiceToken
-from triton_common.errors import AppError, BadRequest, Conflict, NotFound, Unavailable
+from triton_common.errors import AppError, BadRequest, Conflict, NotFound, Unauthorized, Unavailable
 from triton_common.logging import log_context
 from triton_common.testing import free_port
 
@@ -69,26 +72,17 @@ def other():
 
 @pytest.fixture(params=["async", "sync"])
 def call(request):
-    """`await call(url, method, path, token=…)` with either client."""
+    """`await call(url, method, path)` with either client."""
     if request.param == "async":
 
-        async def asynchronous(url, method, path, *, token=None, **options):
-            async def answer():
-                return token
-
-            async with ServiceClient(url, token=answer if token else None) as client:
-                if method == "GET" and not options:
-                    return await client.get(path)
-                if method == "POST" and set(options) == {"json"}:
-                    return await client.post(path, **options)
+        async def asynchronous(url, method, path, **options):
+            async with ServiceClient(url) as client:
                 return await client.request(method, path, **options)
 
         return asynchronous
 
-    async def synchronous(url, method, path, *, token=None, **options):
-        with SyncServiceClient(url, token=(lambda: token) if token else None) as client:
-            if method == "GET" and not options:
-                return client.get(path)
+    async def synchronous(url, method, path, **options):
+        with SyncServiceClient(url) as client:
             if method == "POST" and set(options) == {"json"}:
                 return client.post(path, **options)
             return client.request(method, path, **options)
@@ -98,11 +92,10 @@ def call(request):
 
 async def test_answer_is_json_and_the_request_id_goes_along(other, call):
     with log_context(request_id="r-12345678"):
-        assert await call(other.url, "GET", "/x", token="t0ken") == {"ok": True}
+        assert await call(other.url, "GET", "/x") == {"ok": True}
     [(_, path, headers, _)] = other.asked
     assert path == "/x"
     assert headers["X-Request-Id" if "X-Request-Id" in headers else "X-Request-ID"] == "r-12345678"
-    assert headers["Authorization"] == "Bearer t0ken"
 
 
 async def test_problem_is_raised_as_the_error_it_was(other, call):
@@ -145,17 +138,66 @@ async def test_empty_answer_is_none(other, call):
     assert await call(other.url, "POST", "/x", json={}) is None
 
 
-def test_service_token_is_kept_and_renewed_before_its_end(other, monkeypatch):
-    other.answers = deque([(200, {"access_token": f"t{n}", "expires_in": 3600}, {}) for n in range(3)])
-    token = SyncServiceToken(other.url, client_id="agent-runner", client_secret=SecretStr("s3cret"))
-    assert [token(), token()] == ["t0", "t0"]
-    [(method, path, headers, body)] = other.asked
-    assert (method, path, body) == ("POST", "/api/v1/auth/token", b"grant_type=client_credentials")
-    assert headers["Authorization"].startswith("Basic ")
-    import time  # noqa: PLC0415  the clock is what is patched
+async def test_token_of_the_caller_goes_along(other):
+    async with ServiceClient(other.url) as client:
+        assert await client.get("/x", token="t0ken", limit=3) == {"ok": True}
+    [(_, path, headers, _)] = other.asked
+    assert (path, headers["Authorization"]) == ("/x?limit=3", "Bearer t0ken")
 
-    later = time.monotonic() + 3600 - 30
-    monkeypatch.setattr("triton_common.client.time.monotonic", lambda: later)
-    assert token() == "t1"
+
+async def test_proxy_of_the_environment_is_not_asked(other, call, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    assert await call(other.url, "GET", "/x") == {"ok": True}
+
+
+def service_token(other, secret="s3cret"):
+    return SyncServiceToken(other.url, client_id="agent-runner", client_secret=SecretStr(secret))
+
+
+def issued(number):
+    return (200, {"access_token": f"t{number}", "expires_in": 3600}, {})
+
+
+OK = (200, {"ok": True}, {})
+
+
+def authorizations(other, path="/x"):
+    return [headers["Authorization"] for _, asked, headers, _ in other.asked if asked == path]
+
+
+def test_service_token_is_kept_and_renewed_before_its_end(other, monkeypatch):
+    other.answers = deque([issued(0), OK, OK, issued(1), OK])
+    token = service_token(other)
+    with SyncServiceClient(other.url, token=token) as client:
+        client.get("/x")
+        client.get("/x")
+        later = time.monotonic() + 3600 - 30
+        monkeypatch.setattr("triton_common.client.time.monotonic", lambda: later)
+        client.get("/x")
     token.close()
+    assert authorizations(other) == ["Bearer t0", "Bearer t0", "Bearer t1"]
+    method, path, _, body = other.asked[0]
+    assert (method, path, body) == ("POST", "/api/v1/auth/token", b"grant_type=client_credentials")
     assert "s3cret" not in repr(vars(token))
+
+
+def test_refused_service_token_is_replaced_once(other):
+    refused = (401, PROBLEM | {"code": "token_key_unknown", "status": 401}, {})
+    other.answers = deque([issued(0), refused, issued(1), OK, refused, issued(2), refused])
+    token = service_token(other)
+    with SyncServiceClient(other.url, token=token) as client:
+        assert client.post("/x", json={}) == {"ok": True}
+        with pytest.raises(Unauthorized):
+            client.post("/x", json={})
+    token.close()
+    assert authorizations(other) == ["Bearer t0", "Bearer t1", "Bearer t1", "Bearer t2"]
+
+
+def test_secret_with_reserved_characters_arrives(other):
+    other.answers = deque([issued(0), OK])
+    token = service_token(other, secret="p%41:s/ s")
+    with SyncServiceClient(other.url, token=token) as client:
+        client.get("/x")
+    token.close()
+    sent = base64.b64decode(other.asked[0][2]["Authorization"].removeprefix("Basic ")).decode()
+    assert unquote_plus(sent.split(":")[1]) == "p%41:s/ s"

@@ -74,6 +74,17 @@ def test_pretty_lines_are_for_people(capsys):
     assert not out.startswith("{")
 
 
+def test_pretty_traceback_shows_no_value_either(capsys):
+    configure_logging(CommonSettings(log_format="pretty"), service="widget-service")
+    try:
+        int("canary-999-17-5017")
+    except ValueError:
+        logger.exception("row refused")
+    out = capsys.readouterr().out
+    assert "in test_pretty_traceback_shows_no_value_either" in out
+    assert "canary" not in out
+
+
 def test_level_is_heeded(capsys):
     configure_logging(CommonSettings(log_level="WARNING"), service="widget-service")
     logger.info("quiet")

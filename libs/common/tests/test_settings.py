@@ -47,9 +47,25 @@ def test_strong_secret_is_taken_and_dev_takes_any(monkeypatch):
     assert WidgetSettings().environment is Environment.PROD
 
 
-def test_open_origins_are_refused_in_prod_alone(monkeypatch):
+@pytest.mark.parametrize("url", ["postgresql://triton:change-me@db/jobs", "redis://:short@cache:6379/0"])
+def test_weak_password_in_a_url_is_seen(monkeypatch, url):
+    monkeypatch.setenv("TRITON_ENV", "prod")
+    monkeypatch.setenv("WIDGET_KEY", url)
+    with pytest.raises(ValidationError, match="set WIDGET_KEY"):
+        WidgetSettings()
+
+
+@pytest.mark.parametrize("url", ["chdb:///var/lib/x", "postgresql://triton:kX9%2Fstrong-and-long@db/jobs"])
+def test_url_without_or_with_a_strong_password_is_taken(monkeypatch, url):
+    monkeypatch.setenv("TRITON_ENV", "prod")
+    monkeypatch.setenv("WIDGET_KEY", url)
+    assert WidgetSettings().key.get_secret_value() == url
+
+
+@pytest.mark.parametrize("environment", ["staging", "prod"])
+def test_open_origins_are_for_dev_alone(monkeypatch, environment):
     monkeypatch.setenv("TRITON_CORS_ORIGINS", "*")
     assert CommonSettings().cors_origins == ["*"]
-    monkeypatch.setenv("TRITON_ENV", "prod")
+    monkeypatch.setenv("TRITON_ENV", environment)
     with pytest.raises(ValidationError, match="TRITON_CORS_ORIGINS"):
         CommonSettings()

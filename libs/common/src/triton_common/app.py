@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from time import perf_counter
@@ -95,6 +96,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     # the last added is the outermost
+    app.add_middleware(CrashMiddleware)
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, uploads=uploads)
     if settings.cors_origins:
         app.add_middleware(
@@ -127,7 +129,7 @@ class _Service(FastAPI):
 def _drain_on_sigterm(app: FastAPI) -> None:
     """Let readiness and streams know of a SIGTERM at once; the server's own handler still runs."""
     before = signal.getsignal(signal.SIGTERM)
-    if not callable(before):  # no server around: tests, scripts
+    if not callable(before) or threading.current_thread() is not threading.main_thread():  # no server of its own around
         return
 
     def drain(signum: int, frame: FrameType | None) -> None:
@@ -190,7 +192,7 @@ async def _checked(check: Check, app: FastAPI) -> DependencyHealth:
 
 
 class RequestMiddleware:
-    """Around every request: its id, its span, its metrics, its log line, and the answer to what nobody caught.
+    """Around every request: its id, its span, its metrics and its log line.
 
     Pure ASGI: starlette's BaseHTTPMiddleware costs two thirds of the throughput.
     """
@@ -210,13 +212,15 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
         started = perf_counter()
         status = 500
-        answered = False
+        streams = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status, answered
+            nonlocal status, streams
             if message["type"] == "http.response.start":
-                status, answered = message["status"], True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                status = message["status"]
+                given = list(message.get("headers", ()))
+                streams = any(name == b"content-type" and b"event-stream" in value for name, value in given)
+                message["headers"] = [*given, (b"x-request-id", request_id.encode())]
             await send(message)
 
         if scope["path"].startswith(("/health/", "/metrics")):  # asked every few seconds, by machines
@@ -229,26 +233,49 @@ class RequestMiddleware:
         ):
             try:
                 await self.app(scope, receive, send_with_id)
-            except Exception as error:
-                if answered:  # too late for another answer: cut the connection, so that nobody takes it for whole
-                    logger.opt(exception=error).error("answer broke off")
-                    raise
-                await internal_error_response(error)(scope, receive, send_with_id)
-            route = route_template(scope)
-            seconds = perf_counter() - started
-            HTTP_REQUESTS.labels(self.service, scope["method"], route, str(status)).inc()
-            HTTP_DURATION.labels(self.service, scope["method"], route).observe(seconds)
-            span.update_name(f"{scope['method']} {route}")
-            span.set_attribute("http.response.status_code", status)
-            logger.bind(method=scope["method"], route=route, status=status, duration_ms=round(seconds * 1000, 2)).info(
-                "request served"
-            )
+            finally:
+                route = route_template(scope)
+                seconds = perf_counter() - started
+                HTTP_REQUESTS.labels(self.service, scope["method"], route, str(status)).inc()
+                if not streams:  # one that is open for minutes is not slow
+                    HTTP_DURATION.labels(self.service, scope["method"], route).observe(seconds)
+                span.update_name(f"{scope['method']} {route}")
+                span.set_attribute("http.response.status_code", status)
+                logger.bind(
+                    method=scope["method"], route=route, status=status, duration_ms=round(seconds * 1000, 2)
+                ).info("request served")
 
 
 def route_template(scope: Scope) -> str:
     """The matched route's template; never the path, which holds ids."""
     route = scope.get("route")
     return str(getattr(route, "path_format", getattr(route, "path", None)) or "unmatched")
+
+
+class CrashMiddleware:
+    """Answers what nobody caught. Inside CORS, so that a browser's application may read that answer too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        answered = False
+
+        async def noted(message: Message) -> None:
+            nonlocal answered
+            answered = answered or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            if answered:  # too late for another answer: cut the connection, so that nobody takes it for whole
+                logger.opt(exception=error).error("answer broke off")
+                raise
+            await internal_error_response(error)(scope, receive, send)
 
 
 class BodyLimitMiddleware:
@@ -262,7 +289,7 @@ class BodyLimitMiddleware:
         self.limit = limit
         self.uploads = uploads
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901  two closures, one state
         """Serve one request, counting its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -274,14 +301,29 @@ class BodyLimitMiddleware:
             await problem_response(too_large)(scope, receive, send)
             return
         received = 0
+        refused = answered = False
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, refused
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > limit:
+                    refused = True
                     raise too_large
             return message
 
-        await self.app(scope, counted, send)
+        async def unless_refused(message: Message) -> None:
+            # whoever reads a body may take our error for a fault of the body, and answer in words of its own
+            nonlocal answered
+            if answered or not refused:
+                answered = True
+                await send(message)
+
+        try:
+            await self.app(scope, counted, unless_refused)
+        except ContentTooLarge:
+            if answered:
+                raise
+        if refused and not answered:
+            await problem_response(too_large)(scope, receive, send)

@@ -141,7 +141,7 @@ def remote_keys(url: str) -> KeysProvider:
 
     async def read() -> KeySetSerialization:
         try:
-            async with httpx2.AsyncClient(timeout=3) as http:
+            async with httpx2.AsyncClient(timeout=3, trust_env=False) as http:
                 answer = await http.get(url)
                 answer.raise_for_status()
                 keys: KeySetSerialization = answer.json()
@@ -161,7 +161,7 @@ class TokenVerifier:
         self._audience = audience
         self._keys: KeySet | None = None
         self._fetched = -REFETCH_SECONDS
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
         self._verified: OrderedDict[bytes, Principal] = OrderedDict()
 
     async def __aenter__(self) -> Self:
@@ -211,14 +211,22 @@ class TokenVerifier:
         return self._keys
 
     async def _fetch(self) -> None:
-        seen = self._fetched
-        async with self._fetching:
-            if self._fetched != seen:  # another request has just read them
-                return
-            if self._keys is not None:  # before asking: a dead auth-service is not asked by every request
-                self._fetched = time.monotonic()
-            self._keys = KeySet.import_key_set(await self._read_keys())
+        """Read the keys; whoever comes meanwhile waits for the same answer, or the same failure."""
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._read())
+            self._fetching.add_done_callback(self._fetch_is_over)
+        await asyncio.shield(self._fetching)
+
+    async def _read(self) -> None:
+        if self._keys is not None:  # before asking: a dead auth-service is not asked by every request
             self._fetched = time.monotonic()
+        self._keys = KeySet.import_key_set(await self._read_keys())
+        self._fetched = time.monotonic()
+
+    def _fetch_is_over(self, fetching: "asyncio.Task[None]") -> None:
+        self._fetching = None
+        if not fetching.cancelled():
+            fetching.exception()  # seen by whoever waited; nobody may be left to
 
     def _principal(self, claims: dict[str, Any], token: str) -> Principal:
         # joserfc's decode checks the signature alone; each claim has its own answer here

@@ -7,9 +7,10 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Generator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote_plus
 
 import httpx2
 from pydantic import SecretStr
@@ -97,21 +98,16 @@ class ServiceClient:
         self,
         base_url: str,
         *,
-        token: Callable[[], Awaitable[str]] | None = None,
         timeout: httpx2.Timeout = TIMEOUT,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        """`token` answers the bearer token of each call that brings none of its own."""
-        self._token = token
-        self._http = httpx2.AsyncClient(base_url=base_url, timeout=timeout, transport=transport)
+        """Each call brings its caller's token."""
+        # not by a proxy of the environment, which knows nothing of our services
+        self._http = httpx2.AsyncClient(base_url=base_url, timeout=timeout, transport=transport, trust_env=False)
 
     async def get(self, path: str, *, token: str | None = None, **params: Any) -> Any:
         """GET with query parameters."""
         return await self.request("GET", path, token=token, params=params)
-
-    async def post(self, path: str, *, json: Any, token: str | None = None, **options: Any) -> Any:
-        """POST a JSON body. Not repeated: the other side may have done it."""
-        return await self.request("POST", path, token=token, json=json, **options)
 
     async def request(
         self,
@@ -122,12 +118,11 @@ class ServiceClient:
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Any:
-        """Any call; `options` as httpx2 takes them."""
+        """Any call; `options` as httpx2 takes them. A POST is not repeated: the other side may have done it."""
         for attempt in range(ATTEMPTS):
             sent = outgoing_headers(current_request_id()) | dict(headers or {})
-            bearer = token or (await self._token() if self._token else None)
-            if bearer:
-                sent["Authorization"] = f"Bearer {bearer}"
+            if token:
+                sent["Authorization"] = f"Bearer {token}"
             last = attempt == ATTEMPTS - 1
             try:
                 response = await self._http.request(method, path, headers=sent, **options)
@@ -162,13 +157,12 @@ class SyncServiceClient:
         self,
         base_url: str,
         *,
-        token: Callable[[], str] | None = None,
+        token: "SyncServiceToken | None" = None,
         timeout: httpx2.Timeout = TIMEOUT,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        """`token` answers the bearer token of each call."""
-        self._token = token
-        self._http = httpx2.Client(base_url=base_url, timeout=timeout, transport=transport)
+        """`token` goes with each call."""
+        self._http = httpx2.Client(auth=token, base_url=base_url, timeout=timeout, transport=transport, trust_env=False)
 
     def get(self, path: str, **params: Any) -> Any:
         """GET with query parameters."""
@@ -182,8 +176,6 @@ class SyncServiceClient:
         """Any call; `options` as httpx2 takes them."""
         for attempt in range(ATTEMPTS):
             sent = outgoing_headers(current_request_id()) | dict(headers or {})
-            if self._token:
-                sent["Authorization"] = f"Bearer {self._token()}"
             last = attempt == ATTEMPTS - 1
             try:
                 response = self._http.request(method, path, headers=sent, **options)
@@ -211,8 +203,12 @@ class SyncServiceClient:
         self.close()
 
 
-class SyncServiceToken:
-    """A service account's access token by client credentials (RFC 6749 §4.4), kept until shortly before its end."""
+class SyncServiceToken(httpx2.Auth):
+    """A service account's access token by client credentials (RFC 6749 §4.4), kept until shortly before its end.
+
+    A call that is refused with 401 is made once more with a new one: keys change, and a laptop's clock sleeps with it.
+    Its errors: Unauthorized for a wrong secret, ServiceUnreachable without auth-service.
+    """
 
     def __init__(self, auth_url: str, *, client_id: str, client_secret: SecretStr) -> None:
         self._client_id = client_id
@@ -222,15 +218,24 @@ class SyncServiceToken:
         self._token = ""
         self._renew_at = 0.0
 
-    def __call__(self) -> str:
-        """The token. Raises Unauthorized for a wrong secret, ServiceUnreachable without auth-service."""
+    def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        """What httpx2 asks before and after each request."""
+        token = self._valid(refused=None)
+        request.headers["Authorization"] = f"Bearer {token}"
+        response = yield request
+        if response.status_code == httpx2.codes.UNAUTHORIZED:
+            request.headers["Authorization"] = f"Bearer {self._valid(refused=token)}"
+            yield request
+
+    def _valid(self, *, refused: str | None) -> str:
         with self._lock:
-            if time.monotonic() >= self._renew_at:
+            if time.monotonic() >= self._renew_at or self._token == refused:
+                secret = self._client_secret.get_secret_value()
                 answer = self._http.request(
                     "POST",
                     "/api/v1/auth/token",
                     data={"grant_type": "client_credentials"},
-                    auth=(self._client_id, self._client_secret.get_secret_value()),
+                    auth=(quote_plus(self._client_id), quote_plus(secret)),  # as RFC 6749 §2.3.1 has it
                 )
                 self._token = answer["access_token"]
                 lifetime = float(answer["expires_in"])

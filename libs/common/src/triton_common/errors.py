@@ -219,6 +219,8 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  what the handler is registered for
     by_status: dict[int, type[AppError]] = {cls.status.value: cls for cls in AppError.__subclasses__()}
     cls = by_status.get(error.status_code, Internal if error.status_code >= 500 else BadRequest)
+    if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, UnicodeDecodeError):
+        return await _on_app_error(_, MalformedJson("The body is not UTF-8."))
     ours = cls(_NO_ROUTE if cls is NotFound else str(error.detail))
     ours.headers = dict(error.headers or {}) | dict(cls.headers)  # type: ignore[misc]  # of this answer: Allow, on a 405
     return await _on_app_error(_, ours)

@@ -20,7 +20,7 @@ _context: ContextVar[dict[str, str]] = ContextVar("log_context", default={})  # 
 
 _PRETTY = (
     "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <8}</level> <cyan>{extra[service]}</cyan> {message} "
-    "<dim>{extra[line]}</dim>\n{exception}"
+    "<dim>{extra[line]}</dim>\n"
 )
 
 
@@ -91,6 +91,8 @@ def _fields(record: "Record") -> dict[str, Any]:
 
 def _add_fields(record: "Record") -> None:
     record["extra"]["line"] = " ".join(f"{key}={value}" for key, value in _fields(record).items())
+    if (exception := record["exception"]) is not None:
+        record["extra"]["line"] += f"\n{_traceback(exception)}"
 
 
 def _add_json(record: "Record") -> None:

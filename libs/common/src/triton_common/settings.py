@@ -3,6 +3,7 @@
 import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -11,7 +12,7 @@ PLACEHOLDERS = re.compile(r"^(change.?me|placeholder|secret|password|example|xxx
 
 
 class Environment(StrEnum):
-    """Where this runs. Outside dev, secrets are required; in prod, so are closed CORS origins."""
+    """Where this runs. Outside dev, strong secrets and closed CORS origins are required."""
 
     DEV = "dev"
     STAGING = "staging"
@@ -49,10 +50,10 @@ class CommonSettings(BaseSettings):
 
     @model_validator(mode="after")
     def fit_for_the_environment(self) -> Self:
-        """Refuse what dev forgives: open CORS in prod, empty or placeholder secrets outside dev."""
-        if self.environment is Environment.PROD and "*" in self.cors_origins:
-            raise ValueError("TRITON_CORS_ORIGINS must name the origins in prod; * is for dev")
+        """Refuse outside dev what dev forgives: open CORS, empty or placeholder secrets."""
         if self.environment is not Environment.DEV:
+            if "*" in self.cors_origins:
+                raise ValueError("TRITON_CORS_ORIGINS must name the origins; * is for dev")
             weak = [name for name, value in self if isinstance(value, SecretStr) and is_weak(value.get_secret_value())]
             if weak:
                 names = ", ".join(self.variable_of(name) for name in weak)
@@ -67,5 +68,11 @@ class CommonSettings(BaseSettings):
 
 
 def is_weak(secret: str) -> bool:
-    """True for a secret that no one may go to production with: under 16 characters, or a placeholder."""
-    return len(secret) < 16 or bool(PLACEHOLDERS.match(secret))
+    """True for a secret that no one may go to production with: under 16 characters, or a placeholder.
+
+    Of a URL the password is judged; one without, like a file's or a trusted socket's, is not weak.
+    """
+    if "://" in secret:
+        password = unquote(urlsplit(secret).password or "")
+        return bool(password) and is_weak(password)
+    return len(secret) < 16 or bool(PLACEHOLDERS.match(secret))  # 128 bits as base64 are 22
