@@ -112,7 +112,7 @@ def test_outside_dev_missing_secrets_stop_the_start(monkeypatch):
 def test_outside_dev_a_weak_first_password_stops_the_start():
     good = {
         "environment": "prod",
-        "database_url": "postgresql://triton:secret@127.0.0.1/auth",
+        "database_url": "postgresql://triton:Wq7hT9zLr2Xc5vBn@127.0.0.1/auth",
         "key_secret": "d3Z5LJxwW1c4rTq8",
         "agent_client_secret": "b8Kp2uYt7QmN5xVe",
     }
