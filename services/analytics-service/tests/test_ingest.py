@@ -9,6 +9,8 @@ import pytest
 from conftest import NewProspect, Prospect
 from extracts import csv_of, population
 
+from analytics_service.datasets import SYSTEMS
+
 CLAIMS = "member_id,claim_id,service_date,claim_type,paid,member_paid"
 GOOD = "M-1,C-1,2024-01-31,inpatient,100.10,5"
 PHARMACY = "member_id,fill_id,fill_date,drug_code,quantity,paid,member_paid"
@@ -149,6 +151,70 @@ async def test_diagnosis_codes_must_be_codes(prospect: Prospect):
     answer = await prospect.send("claims", f"{CLAIMS},diagnosis_codes\n{GOOD},E11.9;John Smith (self)\n")
     assert places(answer) == [("line 2, column diagnosis_codes", "invalid_code")]
     assert "Smith" not in answer.text
+
+
+@pytest.mark.parametrize("written", ["ICD-10", "ICD10", "icd-10-cm", "ICD10CM", "ICD 10 CM", "Icd_10", ""])
+async def test_icd_10_by_any_name_qualifies_members(prospect: Prospect, written: str):
+    answer = await prospect.send("claims", f"{CLAIMS},code_system,diagnosis_codes\n{GOOD},{written},E119\n")
+    assert answer.status_code == 201, answer.text
+    assert await cohort_members(prospect, "icd10cm", "E11.9") == 1
+    [row] = (await prospect.get("reports/conditions"))["rows"]
+    assert (row["code_system"], row["code"]) == ("icd10cm", "E11.9")
+
+
+@pytest.mark.parametrize("written", ["SNOMED", "SNOMED CT", "SNOMED-CT", "snomedct", "SCT", "SNOMED CT (US)"])
+async def test_snomed_by_any_name_qualifies_members(prospect: Prospect, written: str):
+    await prospect.send("claims", claims(GOOD))
+    body = f"member_id,recorded_date,kind,code_system,code\nM-1,2024-01-01,condition,{written},44054006\n"
+    answer = await prospect.send("clinical", body)
+    assert answer.status_code == 201, answer.text
+    assert await cohort_members(prospect, "snomed", "44054006") == 1
+
+
+async def cohort_members(prospect: Prospect, system: str, code: str) -> int:
+    return (await prospect.post("reports/cohort", {"codes": [{"system": system, "code": code}]}))["cohort"]["members"]
+
+
+async def test_systems_land_on_their_canonical_names(app, prospect: Prospect):
+    written = {
+        "CPT-4": "cpt",
+        "HCPCS Level II": "hcpcs",
+        "HCPC": "hcpcs",
+        "LN": "loinc",
+        "LOINC": "loinc",
+        "NDC-11": "ndc",
+        "RxNorm": "rxnorm",
+        "RxCUI": "rxnorm",
+        "ICD-10-PCS": "icd10pcs",
+    } | {system: system for system in SYSTEMS}
+    rows = [f"M-1,2024-01-01,procedure,{name},1,{name}" for name in written]
+    answer = await prospect.send(
+        "clinical", "\n".join(["member_id,recorded_date,kind,code_system,code,description", *rows])
+    )
+    assert answer.status_code == 201, answer.text
+    stored = await app.state.clickhouse.read(
+        "SELECT description, code_system FROM clinical WHERE prospect_id = {id:UUID}", {"id": prospect.id}
+    )
+    assert {row["description"]: row["code_system"] for row in stored} == written
+
+
+@pytest.mark.parametrize(
+    ("dataset", "body"),
+    [
+        ("claims", f"{CLAIMS},code_system\n{GOOD},icd10cm\n{GOOD},read-codes\n"),
+        (
+            "clinical",
+            "member_id,recorded_date,code_system,code,kind\n"
+            "M-1,2024-01-01,read-codes,8302-2,observation\nM-1,2024-01-01,read-codes,C10,Condition\n",
+        ),
+    ],
+)
+async def test_an_unknown_system_of_diagnoses_is_named(prospect: Prospect, dataset: str, body: str):
+    answer = await prospect.send(dataset, body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_rows")
+    assert places(answer) == [("line 3, column code_system", "unknown_system")]
+    assert "icd10cm, snomed" in answer.json()["details"][0]["issue"]
+    assert "read" not in answer.text
 
 
 async def test_a_measurement_must_be_a_finite_number(prospect: Prospect):

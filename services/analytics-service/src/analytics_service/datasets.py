@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from triton_common.schemas import CodeSystem
+
 Dataset = Literal["claims", "clinical", "utilization", "pharmacy"]
 
 # XXXX-XX-XX, and with a time, its offset; RFC 3339's profile of ISO 8601, seconds and zone (UTC) may be left out
@@ -20,6 +22,18 @@ CONTACT: Final = r"\\b[0-9]{3}-[0-9]{2}-[0-9]{4}\\b|[^ ]@[^ ]|\\b[0-9]{3}[-. ][0
 # questions whose answer names a person or a place: LOINC 56799-0 "What address do you live at?" and their like
 ASKS_WHO: Final = r"(?i)\\b(address|name|phone|telephone|e-?mail|social security|ssn|zip|postal)\\b"
 
+# Each code system's name, and how else people write it; case, blanks and punctuation do not count
+SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "icd10cm": ("icd10", "icd10dx", "icd10cmdx"),
+    "snomed": ("snomedct", "snomedctus", "sct"),
+    "cpt": ("cpt4",),
+    "hcpcs": ("hcpc", "hcpcsii", "hcpcslevel2", "hcpcslevelii"),
+    "loinc": ("ln", "lnc"),
+    "ndc": ("ndc10", "ndc11"),
+    "rxnorm": ("rxcui", "rxnormcui"),
+}
+DIAGNOSIS_SYSTEMS: Final = tuple(system.value for system in CodeSystem)
+
 ISSUES: Final[Mapping[str, str]] = {
     "missing_value": "must not be empty",
     "invalid_date": "is not a date as in 2024-05-31 or 2024-05-31T13:45:00Z, from 1900 to 2199",
@@ -28,6 +42,7 @@ ISSUES: Final[Mapping[str, str]] = {
     "too_large": "is larger than this column can hold",
     "not_whole": "must be a whole number",
     "unknown_value": "is not one of the values that this column knows",
+    "unknown_system": f"is not a code system of diagnoses; those are {', '.join(DIAGNOSIS_SYSTEMS)}",
     "invalid_code": "is not a code: letters, digits and . _ / + -, up to 40",
     "too_long": "is longer than 500 characters",
     "not_utf8": "is not UTF-8 text",
@@ -141,15 +156,24 @@ class Choice(Column):
 
 @dataclass(frozen=True)
 class System(Column):
-    """The name of a code system: ICD-10-CM, icd10cm and ICD10CM are one."""
+    """The name of a code system, under whichever of its names in SYSTEMS."""
+
+    diagnoses: str = "0"  # SQL that is true where the row's codes are diagnoses, which reports look up by system
 
     def value(self, text: str) -> str:
-        """Small letters and digits alone."""
-        return f"replaceRegexpAll(lower({text}), '[^a-z0-9]', '')"
+        """The system's name; of one that is not in SYSTEMS small letters and digits."""
+        names = [(other, name) for name, others in SYSTEMS.items() for other in others]
+        given, meant = [other for other, _ in names], [name for _, name in names]
+        bare = f"replaceRegexpAll(lower({text}), '[^a-z0-9]', '')"
+        return f"transform({bare}, {given}, {meant}, {bare})"
 
     def checks(self, text: str) -> dict[str, str]:
-        """Any short name."""
-        return {"invalid_code": f"NOT match({text}, '{CODE}')"}
+        """Of a diagnosis one that reports know; else any short name."""
+        name = self.value(text)
+        return {
+            "unknown_system": f"({self.diagnoses}) AND {name} NOT IN {DIAGNOSIS_SYSTEMS}",
+            "invalid_code": f"{name} NOT IN {tuple(SYSTEMS)} AND NOT match({text}, '{CODE}')",
+        }
 
 
 def _canonical(code: str) -> str:
@@ -217,7 +241,7 @@ COLUMNS: Final[Mapping[Dataset, tuple[Column, ...]]] = {
         Time("paid_date", nullable=True),
         Choice("claim_type", required=True, among=("inpatient", "outpatient", "professional", "pharmacy", "other")),
         Code("place_of_service"),
-        System("code_system", default="icd10cm"),
+        System("code_system", default="icd10cm", diagnoses="1"),
         Codes("diagnosis_codes"),
         Code("procedure_code"),
         Hashed("provider_id", kind="provider"),
@@ -230,7 +254,7 @@ COLUMNS: Final[Mapping[Dataset, tuple[Column, ...]]] = {
         MEMBER,
         Time("recorded_date", required=True),
         Choice("kind", required=True, among=("condition", "observation", "procedure")),
-        System("code_system", required=True),
+        System("code_system", required=True, diagnoses="lower(t_kind) = 'condition'"),
         Code("code", required=True, diagnosis=True),
         FreeText("description"),
         Measurement("value_number"),
