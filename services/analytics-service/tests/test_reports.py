@@ -10,6 +10,7 @@ from conftest import NewProspect, Prospect
 from extracts import Population, cents, costs, csv_of, diagnosed, population, spans
 
 from analytics_service import reports
+from analytics_service.clickhouse import Engine
 
 CATEGORIES = ["inpatient", "emergency", "outpatient", "professional", "pharmacy", "other"]
 
@@ -144,6 +145,29 @@ async def test_a_prospect_without_data_answers_zeros(prospect: Prospect):
     cohort = await prospect.post("reports/cohort", {"codes": [{"system": "icd10cm", "code": "E11*"}]})
     assert cohort["cohort"] == cohort["rest"]
     assert cohort["rest"]["pmpm"] == "0.00"
+
+
+async def test_reports_hold_the_sum_of_a_million_lines_of_the_largest_amount(app, prospect: Prospect):
+    """Ten quadrillion and more: beyond eighteen digits, which are enough for a line."""
+    header = "member_id,claim_id,service_date,claim_type,diagnosis_codes,paid,member_paid"
+    answer = await prospect.send("claims", f"{header}\nM-1,C-1,2024-01-31,inpatient,E11.9,10000000000,10000000000.00\n")
+    assert answer.status_code == 201, answer.text
+
+    def multiply(engine: Engine) -> None:
+        engine.command(
+            "INSERT INTO claims SELECT line.* FROM claims AS line CROSS JOIN numbers(999999) AS n "
+            "WHERE batch_id = {id:UUID}",
+            {"id": answer.json()["id"]},
+        )
+
+    await app.state.clickhouse.write(multiply)
+    total = "20000000000000000.00"
+    summary = await prospect.get("reports/summary")
+    assert (summary["total_paid"], summary["pmpm"]) == (total, total)
+    assert (await prospect.get("reports/cost-trend"))["rows"][0]["total_paid"] == total
+    assert (await prospect.get("reports/conditions"))["rows"][0]["total_paid"] == total
+    cohort = await prospect.post("reports/cohort", {"codes": [{"system": "icd10cm", "code": "E11*"}]})
+    assert cohort["cohort"]["paid_by_category"]["inpatient"] == total
 
 
 async def test_reports_see_one_prospect(new_prospect: NewProspect):

@@ -101,15 +101,19 @@ async def test_a_payment_without_its_charge_is_refused(prospect: Prospect, expor
     assert (await prospect.get("reports/summary"))["members"] == 0
 
 
-async def test_a_payment_that_is_no_number_is_refused(prospect: Prospect, export: Export):
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("-5.00", "negative"), ("10000000000.01", "too_large"), ("five", "invalid_number")],
+)
+async def test_a_payment_that_is_no_amount_is_refused(prospect: Prospect, export: Export, text: str, code: str):
     lines = export.files["claims_transactions"].splitlines(keepends=True)
     number = next(n for n, line in enumerate(lines) if ",ECHECK," in line)
     cells = lines[number].split(",")
-    cells[-3] = "-5.00"
+    cells[-3] = text
     lines[number] = ",".join(cells)
     files = export.of("claims") | {"claims_transactions": "".join(lines)}
     answer = await prospect.send_files("claims", files, source="synthea")
-    assert [detail["code"] for detail in answer.json()["details"]] == ["negative"]
+    assert [detail["code"] for detail in answer.json()["details"]] == [code]
     skipped = await prospect.send_files("claims", files, source="synthea", on_error="skip")
     assert skipped.status_code == 201
     assert skipped.json()["rejected"] == 1

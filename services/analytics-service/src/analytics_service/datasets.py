@@ -16,6 +16,8 @@ ISO_8601: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
 )
+MOST: Final = 10**10  # dollars of a line: a unit's mistake, or a column's; it keeps sums within what reports can hold
+MOST_COUNTED: Final = 10**9 - 1
 CODE: Final = r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,39}$"
 # a social security number, an e-mail address, a telephone number: whatever text they stand in is not kept
 CONTACT: Final = r"\\b[0-9]{3}-[0-9]{2}-[0-9]{4}\\b|[^ ]@[^ ]|\\b[0-9]{3}[-. ][0-9]{3}[-. ][0-9]{4}\\b"
@@ -39,7 +41,7 @@ ISSUES: Final[Mapping[str, str]] = {
     "invalid_date": "is not a date as in 2024-05-31 or 2024-05-31T13:45:00Z, from 1900 to 2199",
     "invalid_number": "is not a number as in 1234.56",
     "negative": "must not be negative",
-    "too_large": "is larger than this column can hold",
+    "too_large": f"is absurdly large: at most {MOST}, and {MOST_COUNTED} of what is counted",
     "not_whole": "must be a whole number",
     "unknown_value": "is not one of the values that this column knows",
     "unknown_system": f"is not a code system of diagnoses; those are {', '.join(DIAGNOSIS_SYSTEMS)}",
@@ -111,16 +113,15 @@ class Number(Column):
         return f"round({number}, {self.places})" if self.places else f"toUInt32({number})"
 
     def checks(self, text: str) -> dict[str, str]:
-        """Fourteen digits before the point are enough for anything, nine for a count."""
+        """What the engine's parser takes, up to MOST, and MOST_COUNTED for a whole one."""
         number = f"toDecimal64OrNull({text}, 4)"
         float_ = f"toFloat64OrNull({text})"
         known = {
             "invalid_number": f"isNull({number}) AND NOT isFinite(ifNull({float_}, nan))",
-            "too_large": f"isNull({number})",
+            "too_large": f"ifNull(abs({number}) > {MOST if self.places else MOST_COUNTED}, 1)",
             "negative": f"ifNull({number} < 0, 0)",
         }
         if not self.places:
-            known["too_large"] = f"ifNull({number} >= 1000000000, 1)"
             known["not_whole"] = f"ifNull({number} != truncate({number}), 0)"
         return known
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from analytics_service.datasets import COLUMNS, Column, Dataset, problem_codes
+from analytics_service.datasets import COLUMNS, MOST, Column, Dataset, problem_codes
 from triton_common.errors import Unprocessable
 
 ANY_FILE: Final = "*"
@@ -190,7 +190,7 @@ class Rows(Part):
             base = f"SELECT {ours} FROM {sql.base.table} AS s WHERE {sql.where(self.where, sql.base, alias='s')}"
             code = (
                 f"multiIf({amount} != '' AND isNull({number}), 'invalid_number', ifNull({number} < 0, 0), 'negative', "
-                f"({theirs}) NOT IN ({base}), 'no_such_row', '')"
+                f"ifNull({number} > {MOST}, 0), 'too_large', ({theirs}) NOT IN ({base}), 'no_such_row', '')"
             )
             where = sql.where(lookup.where, file, alias="l")
             query = f"SELECT l._row AS row, {code} AS code FROM {file.table} AS l WHERE {where} AND code != ''"
@@ -281,7 +281,7 @@ class Rows(Part):
         if lookup.sum:
             amount = file.columns[lookup.sum]
             number = f"toDecimal64OrZero(l.{amount}, 4)"
-            taken = [f"toString(sumIf({number}, {number} > 0)) AS {amount}"]
+            taken = [f"toString(sumIf({number}, {number} BETWEEN 0 AND {MOST})) AS {amount}"]
         elif lookup.lowest:
             taken = [f"argMin(l.{name}, toInt64OrZero(l.{file.columns[lookup.lowest]})) AS {name}" for name in read]
         else:
