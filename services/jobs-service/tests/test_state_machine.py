@@ -9,13 +9,21 @@ from uuid import UUID
 import psycopg
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
 from jobs_service import jobs
 from jobs_service.dispatch import Dispatcher
+from jobs_service.jobs import JobNotClaimable
 from jobs_service.schemas import JobCreate
 from triton_common.auth import Principal
 from triton_common.db import Database
@@ -34,25 +42,23 @@ LEGAL = {
 FINAL = {"completed", "failed", "cancelled"}
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
+WHICH = st.integers(0, 3)
 DOCUMENT = {"title": "t", "model": "offline:template", "currency": "USD", "sections": [], "facts": []}
 ADMIN = Principal(subject="somebody", role="admin", scopes=frozenset(), token_id="", expires_at=0, token="")
 
 
-def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are small, but many
+def machine(  # noqa: C901  rules are small, but many
+    loop: asyncio.Runner, database: Database, looking: psycopg.Connection[dict[str, Any]]
+) -> type[RuleBasedStateMachine]:
     class Jobs(RuleBasedStateMachine):
         """The rules called as routes and sweeps call them, beside a history of claims that is kept on its own."""
 
-        known = Bundle("known")
-        attempts = Bundle("attempts")
-
         def __init__(self) -> None:
             super().__init__()
-            self.loop = asyncio.Runner()
-            self.connecting = Database.connect(url, pool_size=2)
-            self.database = self.loop.run(self.connecting.__aenter__())
+            self.loop, self.database = loop, database
             self.dispatcher = Dispatcher(MemoryTaskQueue())
-            self.looking = psycopg.connect(url, autocommit=True, row_factory=dict_row)
             self.claims: dict[UUID, list[int]] = {}
+            self.held: list[tuple[UUID, int]] = []
             self.seen: dict[UUID, dict[str, Any]] = {}
             client, self.prospect, self.proposition = uuid7(), uuid7(), uuid7()
             self.sql("INSERT INTO clients (id, name) VALUES (%s, 'c')", client)
@@ -73,7 +79,7 @@ def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are s
             )
 
         def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-            cursor = self.looking.execute(statement.encode(), values)
+            cursor = looking.execute(statement.encode(), values)
             return cursor.fetchall() if cursor.description else []
 
         def call(self, coroutine: Any) -> Any:
@@ -83,47 +89,49 @@ def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are s
             except AppError as error:
                 return error.code
 
-        def teardown(self) -> None:
-            self.looking.close()
-            self.loop.run(self.connecting.__aexit__(None, None, None))
-            self.loop.close()
-
         # --- what may happen
 
-        @rule(target=known)
-        def submit(self) -> UUID:
+        @initialize()
+        def begin(self) -> None:
+            self.submit_two()
+
+        @precondition(lambda self: all(self.state(job)["status"] in FINAL for job in self.claims))
+        @rule()
+        def go_on(self) -> None:
+            self.submit_two()
+
+        def submit_two(self) -> None:
             body = JobCreate(
                 job_type="value_proposition", prospect_id=self.prospect, value_proposition_id=self.proposition
             )
-            job = self.call(
-                jobs.submit(
-                    self.database, self.dispatcher, principal=ADMIN, body=body, idempotency_key=None, max_attempts=2
+            for _ in range(2):
+                job = self.call(
+                    jobs.submit(
+                        self.database, self.dispatcher, principal=ADMIN, body=body, idempotency_key=None, max_attempts=2
+                    )
                 )
-            )
-            self.claims[job.id] = []
-            return job.id
+                self.claims[job.id] = []
+                self.claim_twice_at_once(job.id)
 
-        @rule(target=attempts, job=known)
-        def claim(self, job: UUID) -> Any:
-            answer = self.call(jobs.claim(self.database, job, JobClaim(worker="w"), lease=LEASE))
-            if answer == "job_not_claimable":
-                return multiple()
-            self.claims[job].append(answer.attempt)
-            return job, answer.attempt
+        @rule(which=WHICH)
+        def claim(self, which: int) -> None:
+            self.claim_twice_at_once(self.job(which))
 
-        @rule(job=known)
-        def deliver_twice_at_once(self, job: UUID) -> None:
+        def claim_twice_at_once(self, job: UUID) -> None:
+            """A job's message, delivered twice."""
+
             async def both() -> list[Any]:
                 claims = [jobs.claim(self.database, job, JobClaim(worker="w"), lease=LEASE) for _ in range(2)]
                 return await asyncio.gather(*claims, return_exceptions=True)
 
-            won = [answer for answer in self.loop.run(both()) if not isinstance(answer, Exception)]
+            won = [answer.attempt for answer in self.loop.run(both()) if not isinstance(answer, JobNotClaimable)]
             assert len(won) <= 1
-            self.claims[job] += [answer.attempt for answer in won]
+            self.claims[job] += won
+            self.held += [(job, attempt) for attempt in won]
 
-        @rule(mine=attempts, progress=st.integers(0, 100), stage=st.sampled_from(["collecting", "writing"]))
-        def report(self, mine: tuple[UUID, int], progress: int, stage: str) -> None:
-            job, attempt = mine
+        @rule(which=WHICH, progress=st.integers(0, 100), stage=st.sampled_from(["collecting", "writing"]))
+        def report(self, which: int, progress: int, stage: str) -> None:
+            job, attempt = self.attempt(which)
             before = self.state(job)
             body = JobProgress.model_validate({"attempt": attempt, "progress": progress, "stage": stage})
             answer = self.call(jobs.progress(self.database, job, body, lease=LEASE))
@@ -137,12 +145,12 @@ def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are s
                 assert after["progress"] == max(before["progress"], progress)
 
         @rule(
-            mine=attempts,
+            which=WHICH,
             outcome=st.sampled_from(["completed", "failed", "cancelled", "released"]),
             retryable=st.booleans(),
         )
-        def finish(self, mine: tuple[UUID, int], outcome: str, retryable: bool) -> None:
-            job, attempt = mine
+        def finish(self, which: int, outcome: str, retryable: bool) -> None:
+            job, attempt = self.attempt(which)
             before = self.state(job)
             body = {"attempt": attempt, "outcome": outcome, "retryable": retryable}
             body |= {"document": DOCUMENT} if outcome == "completed" else {}
@@ -166,8 +174,9 @@ def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are s
                 assert (first.status, first.document_id) == (after["status"], after["document_id"])
                 assert after["attempt"] == attempt
 
-        @rule(job=known)
-        def cancel(self, job: UUID) -> None:
+        @rule(which=WHICH)
+        def cancel(self, which: int) -> None:
+            job = self.job(which)
             before = self.state(job)
             answer = self.call(jobs.cancel(self.database, job, principal=ADMIN))
             if before["status"] in ("completed", "failed"):
@@ -175,8 +184,9 @@ def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are s
             elif before["status"] == "pending":
                 assert answer.status == "cancelled"
 
-        @rule(job=known)
-        def lease_ends(self, job: UUID) -> None:
+        @rule(which=WHICH)
+        def lease_ends(self, which: int) -> None:
+            job = self.job(which)
             self.sql(
                 "UPDATE generation_jobs SET lease_expires_at = now() - interval '1 s'"
                 " WHERE id = %s AND status = 'processing'",
@@ -185,13 +195,22 @@ def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are s
             self.call(jobs.expire(self.database, not_before=LONG_AGO))
             assert self.state(job)["status"] != "processing"
 
-        @rule(job=known)
-        def becomes_due(self, job: UUID) -> None:
+        @rule(which=WHICH)
+        def becomes_due(self, which: int) -> None:
+            job = self.job(which)
             self.sql("UPDATE generation_jobs SET run_after = now(), dispatch_at = now() WHERE id = %s", job)
             for message in self.call(jobs.take_due(self.database)):
                 assert self.state(message.job_id)["status"] == "pending"
 
         # --- what must always be true
+
+        def job(self, which: int) -> UUID:
+            """The newest for 0, and so on."""
+            return list(self.claims)[-1 - which % len(self.claims)]
+
+        def attempt(self, which: int) -> tuple[UUID, int]:
+            """Of those that a worker was ever given, the newest for 0."""
+            return self.held[-1 - which % len(self.held)]
 
         def state(self, job: UUID) -> dict[str, Any]:
             return self.sql("SELECT * FROM generation_jobs WHERE id = %s", job)[0]
@@ -227,12 +246,21 @@ def machine(url: str) -> type[RuleBasedStateMachine]:  # noqa: C901  rules are s
 
 
 def test_any_order_of_things_makes_legal_moves_only(postgres_url):
-    run_state_machine_as_test(
-        machine(postgres_url),
-        settings=settings(
-            max_examples=60,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        ),
-    )
+    connecting = Database.connect(postgres_url, pool_size=2)
+    with (
+        asyncio.Runner() as loop,
+        psycopg.connect(postgres_url, autocommit=True, row_factory=dict_row) as looking,
+    ):
+        database = loop.run(connecting.__aenter__())
+        try:
+            run_state_machine_as_test(
+                machine(loop, database, looking),
+                settings=settings(
+                    max_examples=80,
+                    stateful_step_count=40,
+                    deadline=None,
+                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+                ),
+            )
+        finally:
+            loop.run(connecting.__aexit__(None, None, None))

@@ -25,14 +25,22 @@ from jobs_service.metrics import (
     JOBS_CREATED,
     JOBS_FAILED,
 )
-from jobs_service.schemas import FinishAnswer, JobCreate, JobPublic
+from jobs_service.schemas import JobCreate, JobPublic
 from jobs_service.statements import Row, connected, fetch, row, rows
 from triton_common.auth import Principal
 from triton_common.db import Database
 from triton_common.errors import Conflict, NotFound, ProspectNotFound, Unprocessable
 from triton_common.logging import current_request_id
 from triton_common.messages import RunJob
-from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobProgress, JobProgressAnswer, JobStatus
+from triton_common.schemas import (
+    ClaimedJob,
+    JobClaim,
+    JobFinish,
+    JobFinishAnswer,
+    JobProgress,
+    JobProgressAnswer,
+    JobStatus,
+)
 from triton_common.telemetry import current_traceparent
 
 FINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
@@ -82,7 +90,7 @@ async def submit(
         "job_type": body.job_type,
         "prospect_id": body.prospect_id,
         "value_proposition_id": body.value_proposition_id,
-        "parameters": Jsonb(body.parameters),
+        "parameters": Jsonb(body.parameters.model_dump(mode="json", exclude_unset=True)),
         "max_attempts": max_attempts,
         "created_by": principal.subject,
         "request_id": current_request_id() or "",
@@ -197,7 +205,7 @@ async def progress(database: Database, job_id: UUID, body: JobProgress, *, lease
 
 async def finish(
     database: Database, dispatcher: Dispatcher, job_id: UUID, body: JobFinish, *, retry_delay: timedelta
-) -> FinishAnswer:
+) -> JobFinishAnswer:
     """End an attempt; the same finish again gets the same answer. A job that was asked to cancel ends cancelled.
 
     Raises JobNotFound, StaleAttempt.
@@ -227,12 +235,12 @@ async def finish(
             _count(job)
             if body.outcome == "released" and job["status"] == JobStatus.PENDING:
                 dispatcher.push(_message(job))
-            return FinishAnswer(status=job["status"], document_id=job["document_id"])
+            return JobFinishAnswer(status=job["status"], document_id=job["document_id"])
     state = await _state(database, job_id)
     same = state["outcome"] == body.outcome or state["status"] == body.outcome == "cancelled"
     if state["attempt"] != body.attempt or not same:
         raise StaleAttempt
-    return FinishAnswer(status=state["status"], document_id=state["document_id"])
+    return JobFinishAnswer(status=state["status"], document_id=state["document_id"])
 
 
 async def _state(database: Database, job_id: UUID) -> Row:

@@ -1,9 +1,7 @@
 """What the public API takes and gives. What workers send and get is in triton_common.schemas."""
 
-import math
-import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
@@ -11,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringCon
 from triton_common.schemas import (
     DocumentContent,
     JobError,
+    JobParameters,
     JobStage,
     JobStatus,
     Schema,
@@ -18,36 +17,13 @@ from triton_common.schemas import (
     ValuePropositionContent,
 )
 
-MAX_DEPTH: Final = 32  # of parameters; json.dumps gives up at a thousand
-NOT_STORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-
 
 def _utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
-def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuses what JSON can carry and Postgres' jsonb cannot: NUL in text, numbers beyond a float's range."""
-    todo: list[tuple[Any, int]] = [(value, 1)]
-    while todo:
-        item, depth = todo.pop()
-        if depth > MAX_DEPTH:
-            raise ValueError(f"may not be nested deeper than {MAX_DEPTH} levels")
-        match item:
-            case str() if NOT_STORABLE.search(item):
-                raise ValueError("text may hold neither NUL nor half a surrogate pair")
-            case float() if not math.isfinite(item):
-                raise ValueError("numbers must be finite")
-            case dict():
-                todo += [(part, depth + 1) for pair in item.items() for part in pair]
-            case list():
-                todo += [(part, depth + 1) for part in item]
-    return value
-
-
 Time = Annotated[AwareDatetime, AfterValidator(_utc)]
 Name = Annotated[Text, StringConstraints(max_length=200)]
-Parameters = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class Update(Schema):
@@ -146,7 +122,7 @@ class JobCreate(Schema):
     job_type: Literal["value_proposition"]
     prospect_id: UUID
     value_proposition_id: UUID
-    parameters: Parameters = Field(default={}, description="Handed to the agents as it is")
+    parameters: JobParameters = JobParameters()
 
 
 class JobPublic(Public):
@@ -186,13 +162,6 @@ class JobEventPublic(Schema):
     progress: int
     stage: JobStage | None
     message: str
-
-
-class FinishAnswer(Schema):
-    """What became of the job."""
-
-    status: JobStatus
-    document_id: UUID | None
 
 
 class DocumentSummary(Public):

@@ -9,11 +9,10 @@ from jobs_service import jobs
 from jobs_service.catalogue import StaffOnly
 from jobs_service.jobs import JobNotClaimable, JobNotFound, StaleAttempt
 from jobs_service.routes.state import DispatcherDep, SettingsDep
-from jobs_service.schemas import FinishAnswer
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep
 from triton_common.errors import problems
-from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobProgress, JobProgressAnswer
+from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobFinishAnswer, JobProgress, JobProgressAnswer
 
 
 async def bound_to_no_client(principal: Annotated[Principal, require("jobs:work")]) -> None:
@@ -42,6 +41,6 @@ async def report_progress(
 @router.post("/{job_id}/finish", responses=problems(StaffOnly, JobNotFound, StaleAttempt))
 async def finish_job(
     job_id: UUID, body: JobFinish, database: DatabaseDep, dispatcher: DispatcherDep, settings: SettingsDep
-) -> FinishAnswer:
+) -> JobFinishAnswer:
     """End an attempt. Repeat it until it is answered: the same finish gets the same answer."""
     return await jobs.finish(database, dispatcher, job_id, body, retry_delay=settings.retry_delay)
