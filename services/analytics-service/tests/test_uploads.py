@@ -1,6 +1,9 @@
 """Bodies: types, encodings, limits; and that no temporary file stays."""
 
+import fcntl
 import gzip
+import shutil
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from test_ingest import GOOD, claims
 
 from analytics_service.main import build
-from analytics_service.uploads import CHUNK, FOLDER, received, spool_folder
+from analytics_service.uploads import CHUNK, FOLDER, _lock, received, spool_folder
 from triton_common.errors import AppError
 
 BODY = claims(GOOD)
@@ -165,3 +168,48 @@ def test_folders_of_killed_processes_go(tmp_path: Path):
         assert first.exists()  # it lives: its lock is held
         assert second != first
     assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["removed", "about to be removed"])
+def test_a_folder_that_another_clean_up_takes_is_given_up_for_a_new_one(tmp_path: Path, monkeypatch, removed: bool):
+    """It was made and not yet locked when another process looked for folders of dead ones."""
+    make, taken, locks = tempfile.mkdtemp, [], []
+
+    def taken_at_first(**options) -> str:
+        folder = Path(make(**options))
+        if not taken:
+            taken.append(folder)
+            locks.append((folder / "lock").open("ab"))
+            fcntl.flock(locks[0], fcntl.LOCK_EX)
+            if removed:
+                shutil.rmtree(folder)
+        return str(folder)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", taken_at_first)
+    with spool_folder(tmp_path) as folder:
+        assert [folder] != taken
+        assert _lock(folder) is None  # it is locked
+        with tempfile.TemporaryFile() as file:
+            file.write(b"x")
+    locks[0].close()
+
+
+def test_the_lock_of_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch):
+    flock = fcntl.flock
+
+    def after_another(lock, how: int) -> None:
+        (tmp_path / "lock").unlink()
+        (tmp_path / "lock").touch()
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_another)
+    assert _lock(tmp_path) is None
+
+
+def test_a_place_where_nothing_can_be_locked_ends_the_start(tmp_path: Path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(OSError, match="can be locked"), spool_folder(tmp_path):
+        pass

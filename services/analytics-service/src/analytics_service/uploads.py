@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import os
 import re
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from triton_common.errors import BadRequest, ContentTooLarge, Unprocessable, Uns
 CHUNK: Final = 1 << 20  # bytes handed to a thread at a time; smaller ones cost more in hops than in work
 MAX_FILES: Final = 16  # no source spreads a dataset over more
 FOLDER: Final = "triton-uploads-"
+ATTEMPTS: Final = 20  # at a folder of our own; each lost one takes another process that starts at this very moment
 
 
 class UploadTypeNotSupported(UnsupportedContent):
@@ -52,30 +54,45 @@ def spool_folder(parent: Path) -> Iterator[Path]:
         if (lock := _lock(left)) is not None:
             shutil.rmtree(left, ignore_errors=True)
             lock.close()
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=parent))
-    lock = _lock(folder)
+    folder, lock = _new_folder(parent)
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield folder
     finally:
         tempfile.tempdir = before
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            lock.close()
+        lock.close()
+
+
+def _new_folder(parent: Path) -> tuple[Path, IO[bytes]]:
+    """A folder of our own and its lock.
+
+    Another process that starts may take the folder, not yet locked, for a dead one's and remove it: then the next one
+    is ours. Raises OSError when none is.
+    """
+    for _ in range(ATTEMPTS):
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=parent))
+        if (lock := _lock(folder)) is not None:
+            return folder, lock
+    raise OSError(f"no folder for temporary files in {parent} can be locked")
 
 
 def _lock(folder: Path) -> IO[bytes] | None:
-    """The folder's lock; None when another process has it, or the folder is not ours to open."""
+    """The folder's lock; None when another process has it or removed it, or the folder is not ours to open."""
+    file = folder / "lock"
     try:
-        lock = (folder / "lock").open("ab")
+        lock = file.open("ab")
     except OSError:
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # who had it before may have removed it: a lock on a file without a name keeps nobody out
+        if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+            return lock
     except OSError:
-        lock.close()
-        return None
-    return lock
+        pass
+    lock.close()
+    return None
 
 
 @asynccontextmanager
