@@ -1,12 +1,16 @@
 """Who may do what: tokens, scopes, clients; and prospects that jobs-service does not know."""
 
+import re
+
 import pytest
 from conftest import JobsService, NewProspect, Prospect
 from test_ingest import GOOD, claims
 from uuid_utils.compat import uuid7
 
 from analytics_service.prospects import Prospects
+from triton_common.auth import TOKEN_ERRORS
 from triton_common.client import ServiceClient
+from triton_common.pages import encode_cursor
 
 ROUTES = [
     ("POST", "claims", "data:write"),
@@ -31,6 +35,20 @@ def test_every_route_is_listed(app):
     paths = app.openapi()["paths"]
     known = {(method, path.split("{prospect_id}/")[1]) for path, kinds in paths.items() for method in kinds}
     assert len(known) == len(ROUTES)
+
+
+def test_every_route_declares_what_all_may_answer(app):
+    common = {
+        "401": {error.code for error in TOKEN_ERRORS},
+        "403": {"insufficient_scope"},
+        "404": {"prospect_not_found"},
+        "503": {"clickhouse_unavailable", "analytics_busy", "keys_unavailable", "service_unreachable"},
+    }
+    for path, kinds in app.openapi()["paths"].items():
+        for method, operation in kinds.items():
+            for status, codes in common.items():
+                declared = set(re.findall(r"`(\w+)`", operation["responses"][status]["description"]))
+                assert codes <= declared, (method, path, status)
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
@@ -118,12 +136,18 @@ async def test_without_jobs_service_nothing_is_guessed(app, prospect: Prospect, 
         ("reports/conditions?order=name", "query.order"),
         ("reports/conditions?limit=0", "query.limit"),
         ("reports/conditions?limit=201", "query.limit"),
-        ("batches?cursor=first", "query.cursor"),
+        ("batches?limit=0", "query.limit"),
     ],
 )
 async def test_parameters_are_checked(prospect: Prospect, path: str, field: str):
     answer = await call(prospect, "GET", path, prospect.headers)
     assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, field)
+
+
+@pytest.mark.parametrize("cursor", ["first", str(uuid7()), encode_cursor("no id"), encode_cursor(str(uuid7()), "2")])
+async def test_a_cursor_that_no_list_gave(prospect: Prospect, cursor: str):
+    answer = await call(prospect, "GET", f"batches?cursor={cursor}", prospect.headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
 
 
 async def test_a_dataset_that_does_not_exist(prospect: Prospect):

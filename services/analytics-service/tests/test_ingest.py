@@ -95,6 +95,7 @@ async def test_batches_are_listed_newest_first_in_pages(prospect: Prospect):
         if page["next_cursor"] is None:
             break
         cursor = {"cursor": page["next_cursor"]}
+        assert page["items"][-1]["id"] not in page["next_cursor"]
     assert [len(page) for page in pages] == [2, 2, 1]
     assert [batch for page in pages for batch in page] == everything
 

@@ -18,6 +18,7 @@ from analytics_service.clickhouse import ClickHouse, Engine, Row
 from analytics_service.datasets import COLUMNS, Dataset
 from analytics_service.prospects import Tenant
 from triton_common.errors import NotFound
+from triton_common.pages import decode_id_cursor, encode_cursor
 from triton_common.schemas import IngestBatch, Page, ProblemDetail
 
 STAGE: Final = "stage_"  # what the names of staging tables begin with
@@ -65,15 +66,19 @@ def parameters(tenant: Tenant, **others: Any) -> dict[str, Any]:
     return {"client": tenant.client_id, "prospect": tenant.prospect_id, **others}
 
 
-async def list_batches(clickhouse: ClickHouse, tenant: Tenant, *, limit: int, cursor: UUID | None) -> Page[IngestBatch]:
-    """Completed batches, newest first. An id is a UUIDv7: the order of their texts is that of their times."""
+async def list_batches(clickhouse: ClickHouse, tenant: Tenant, *, limit: int, cursor: str | None) -> Page[IngestBatch]:
+    """Completed batches, newest first. An id is a UUIDv7: the order of their texts is that of their times.
+
+    Raises InvalidCursor.
+    """
+    before = str(decode_id_cursor(cursor)) if cursor else ""
     rows = await clickhouse.read(
         f"SELECT * FROM ingest_batches FINAL WHERE {OF_TENANT} AND status = 'completed' "
-        "AND ({cursor:String} = '' OR toString(id) < {cursor:String}) ORDER BY toString(id) DESC LIMIT {limit:UInt32}",
-        parameters(tenant, cursor=str(cursor or ""), limit=limit + 1),
+        "AND ({before:String} = '' OR toString(id) < {before:String}) ORDER BY toString(id) DESC LIMIT {limit:UInt32}",
+        parameters(tenant, before=before, limit=limit + 1),
     )
     items = [_batch(row).public() for row in rows[:limit]]
-    return Page(items=items, next_cursor=str(items[-1].id) if len(rows) > limit else None)
+    return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(rows) > limit else None)
 
 
 async def get(clickhouse: ClickHouse, tenant: Tenant, batch_id: UUID) -> IngestBatch:

@@ -15,8 +15,10 @@ from analytics_service.mappings import UnknownSource
 from analytics_service.prospects import Prospects, Tenant
 from analytics_service.settings import Settings
 from analytics_service.uploads import InvalidGzip, InvalidMultipart, UploadTypeNotSupported, received
-from triton_common.auth import CurrentPrincipal, require
+from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, KeysUnavailable, require
+from triton_common.client import ServiceUnreachable
 from triton_common.errors import BadRequest, ContentTooLarge, ProspectNotFound, problems
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import (
     CohortReport,
     CohortRequest,
@@ -30,7 +32,15 @@ from triton_common.schemas import (
 router = APIRouter(
     prefix="/api/v1/analytics/prospects/{prospect_id}",
     tags=["analytics"],
-    responses=problems(ProspectNotFound, ClickhouseUnavailable, AnalyticsBusy),
+    responses=problems(
+        *TOKEN_ERRORS,
+        InsufficientScope,
+        ProspectNotFound,
+        ClickhouseUnavailable,
+        AnalyticsBusy,
+        KeysUnavailable,
+        ServiceUnreachable,
+    ),
 )
 
 UPLOAD_PATHS: Final = re.compile(r"/api/v1/analytics/prospects/[^/]+/[^/]+")
@@ -72,18 +82,17 @@ ClickHouseDep = Annotated[ClickHouse, Depends(_clickhouse)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-@router.get("/batches", dependencies=[require("data:read")])
+@router.get("/batches", dependencies=[require("data:read")], responses=problems(InvalidCursor))
 async def list_batches(
-    tenant: TenantDep,
-    clickhouse: ClickHouseDep,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[UUID | None, Query(description="next_cursor of the page before")] = None,
+    tenant: TenantDep, clickhouse: ClickHouseDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> Page[IngestBatch]:
     """What was taken in for a prospect, newest first."""
     return await batches.list_batches(clickhouse, tenant, limit=limit, cursor=cursor)
 
 
-@router.get("/batches/{batch_id}", dependencies=[require("data:read")], responses=problems(BatchNotFound))
+@router.get(
+    "/batches/{batch_id}", dependencies=[require("data:read")], responses=problems(ProspectNotFound, BatchNotFound)
+)
 async def get_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID) -> IngestBatch:
     """One batch, with the rows it refused."""
     return await batches.get(clickhouse, tenant, batch_id)
@@ -93,7 +102,7 @@ async def get_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID
     "/batches/{batch_id}",
     dependencies=[require("data:write")],
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problems(BatchNotFound),
+    responses=problems(ProspectNotFound, BatchNotFound),
 )
 async def delete_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID) -> None:
     """Take a batch out: its rows leave every report at once, and the disk."""
