@@ -30,7 +30,7 @@ CSV = "\n".join(["member_id,claim_id,service_date,claim_type,paid,member_paid", 
 def settings(folder: Path) -> Settings:
     spool = folder / "spool"
     spool.mkdir(exist_ok=True)
-    return Settings(clickhouse_url=f"chdb://{folder}/db", spool_dir=spool, member_key=SecretStr("x" * 32))
+    return Settings(clickhouse_url=SecretStr(f"chdb://{folder}/db"), spool_dir=spool, member_key=SecretStr("x" * 32))
 
 
 def say(text: str) -> None:
@@ -66,7 +66,9 @@ async def hang(folder: Path, function: str) -> None:
 
 
 def connected(wanted: Settings):
-    return ClickHouse.connect(wanted.clickhouse_url, readers=1, waiting=1, query_timeout=wanted.query_timeout)
+    return ClickHouse.connect(
+        wanted.clickhouse_url.get_secret_value(), readers=1, waiting=1, query_timeout=wanted.query_timeout
+    )
 
 
 def everything(folder: Path) -> bytes:
@@ -97,7 +99,7 @@ async def look(folder: Path) -> None:
 
 
 async def open_only(folder: Path) -> None:
-    async with connected(Settings(clickhouse_url=f"chdb://{folder}")):
+    async with connected(Settings(clickhouse_url=SecretStr(f"chdb://{folder}"))):
         say("opened")
 
 

@@ -119,7 +119,7 @@ def database_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(jobs_url: str, database_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """The service's settings."""
     return Settings(
-        clickhouse_url=f"chdb://{database_folder}",
+        clickhouse_url=SecretStr(f"chdb://{database_folder}"),
         jobs_url=jobs_url,
         member_key=SECRET,
         spool_dir=tmp_path_factory.mktemp("spool"),

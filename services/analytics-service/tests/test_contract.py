@@ -34,6 +34,18 @@ def test_the_secret_is_needed_outside_dev():
         Settings(environment="prod")
 
 
+def test_the_password_of_clickhouse_is_a_secret(monkeypatch):
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://triton:canary@clickhouse:8123/triton")
+    assert "canary" not in repr(Settings())
+    with pytest.raises(ValidationError, match="CLICKHOUSE_URL") as refused:
+        Settings(environment="prod", member_key="k" * 32)
+    assert "canary" not in str(refused.value)
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://triton:a-password-of-some-length@clickhouse:8123/triton")
+    assert Settings(environment="prod", member_key="k" * 32)
+    monkeypatch.setenv("CLICKHOUSE_URL", "chdb:///var/lib/triton/clickhouse")
+    assert Settings(environment="prod", member_key="k" * 32)
+
+
 @pytest.mark.parametrize("dataset", COLUMNS)
 @pytest.mark.parametrize("name", ["triton", "synthea"])
 def test_a_mapping_fills_what_a_dataset_requires_and_knows_no_other_column(name: str, dataset):

@@ -26,7 +26,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     with spool_folder(settings.spool_dir):
         async with (
             ClickHouse.connect(
-                settings.clickhouse_url,
+                settings.clickhouse_url.get_secret_value(),
                 readers=settings.readers,
                 waiting=settings.waiting,
                 query_timeout=settings.query_timeout,

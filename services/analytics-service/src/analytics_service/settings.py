@@ -15,7 +15,9 @@ class Settings(CommonSettings):
 
     model_config = SettingsConfigDict(env_prefix="ANALYTICS_")
 
-    clickhouse_url: str = Field(default="chdb:///tmp/triton-analytics", validation_alias="CLICKHOUSE_URL")
+    clickhouse_url: SecretStr = Field(
+        default=SecretStr("chdb:///tmp/triton-analytics"), validation_alias="CLICKHOUSE_URL"
+    )
     jobs_url: str = Field(default="http://127.0.0.1:8002", validation_alias="TRITON_JOBS_URL")
     member_key: SecretStr = SecretStr("")
     max_upload_bytes: int = Field(default=2 * 1024**3, ge=1024)
