@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote_plus
 from uuid import UUID
 
 import examples
@@ -23,8 +24,10 @@ from triton_common.schemas import (
     DocumentContent,
     JobClaim,
     JobFinish,
+    JobFinishAnswer,
     JobProgress,
     JobProgressAnswer,
+    JobStatus,
     Schema,
 )
 
@@ -125,7 +128,7 @@ class Platform:
         @router.post("/api/v1/auth/token")
         async def token(request: Request) -> dict[str, Any]:
             self._called("token")
-            expected = base64.b64encode(f"agent-runner:{CLIENT_SECRET}".encode()).decode()
+            expected = base64.b64encode(f"agent-runner:{quote_plus(CLIENT_SECRET)}".encode()).decode()
             if request.headers.get("Authorization") != f"Basic {expected}":
                 raise Unauthorized
             return {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}
@@ -168,14 +171,14 @@ class Platform:
             return JobProgressAnswer(cancelled=row.cancel)
 
         @router.post("/{job_id}/finish")
-        async def finish(job_id: UUID, body: JobFinish) -> dict[str, Any]:
+        async def finish(job_id: UUID, body: JobFinish) -> JobFinishAnswer:
             self._called("finish")
             row = held(job_id, body.attempt)
             with self._changed:
                 row.finishes.append(body)
                 row.status = "cancelled" if row.cancel else "pending" if body.outcome == "released" else body.outcome
                 self._changed.notify_all()
-            return {"status": row.status, "document_id": None}
+            return JobFinishAnswer(status=JobStatus(row.status), document_id=None)
 
         return router
 

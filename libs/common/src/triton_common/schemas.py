@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
 
 T = TypeVar("T")
 
@@ -183,6 +183,14 @@ class JobStage(StrEnum):
     CHECKING = "checking"
 
 
+class JobParameters(Schema):
+    """What a submitter may ask for."""
+
+    horizon_months: Literal[24, 36] = Field(
+        default=36, description="How far the projection goes; 36 is a usual term of programme contracts"
+    )
+
+
 class JobClaim(Schema):
     """Who wants to work on a job."""
 
@@ -251,6 +259,13 @@ class JobFinish(Schema):
         if (self.outcome == "failed") != (self.error is not None):
             raise ValueError("outcome failed comes with an error, the others without")
         return self
+
+
+class JobFinishAnswer(Schema):
+    """What became of the job."""
+
+    status: JobStatus
+    document_id: UUID | None
 
 
 # --- the document: made by agent-runner, stored and rendered by jobs-service
@@ -394,22 +409,6 @@ class CohortReport(Schema):
     cohort: CohortPart
     rest: CohortPart
     currency: str = "USD"
-
-
-class IngestBatch(Schema):
-    """A file, or the files of one call, taken into a dataset."""
-
-    id: UUID
-    client_id: UUID
-    prospect_id: UUID
-    dataset: Literal["claims", "clinical", "utilization", "pharmacy"]
-    source: str
-    status: Literal["completed"]
-    rows: int
-    rejected: int = 0
-    rejects: list[ProblemDetail] = Field(default=[], description="With on_error=skip: the first 1,000 bad rows")
-    content_sha256: str
-    created_at: AwareDatetime
 
 
 JobFinish.model_rebuild()

@@ -21,9 +21,11 @@ from triton_common.schemas import (
     JobClaim,
     JobError,
     JobFinish,
+    JobFinishAnswer,
     JobProgress,
     JobProgressAnswer,
     JobStage,
+    JobStatus,
 )
 
 HEARTBEAT: Final = 5.0  # seconds; half of the ten in which a cancelled job must stop
@@ -83,7 +85,7 @@ class Attempt:
         document: DocumentContent | None = None,
         error: JobError | None = None,
         retryable: bool = False,
-    ) -> str | None:
+    ) -> JobStatus | None:
         """End the attempt; repeated until jobs-service has answered. The status that the job has now: a cancelled one
         stays cancelled, whatever came of it. None when the outcome came too late, or nobody takes it.
 
@@ -111,7 +113,7 @@ class Attempt:
                 self._over.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                return str(answer["status"])
+                return JobFinishAnswer.model_validate(answer).status
 
     def _beat(self) -> None:
         """Repeat the last report often enough that the lease never ends while we work."""

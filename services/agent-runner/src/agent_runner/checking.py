@@ -13,6 +13,8 @@ from triton_common.errors import Internal
 from triton_common.schemas import ClaimedJob, Fact, Paragraph, ProblemDetail
 
 REFERENCE: Final = re.compile(r"\{\{\s*([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*)\s*\}\}")
+SNOMED_DIGITS: Final = 6  # at least (SNOMED CT Technical Implementation Guide, SCTID)
+_CODE: Final = re.compile(r"[a-z0-9.]+")
 _BLANK: Final = "□"  # stands for what was taken out of a text before it is searched
 
 _ALLOWED: Final = re.compile(
@@ -56,7 +58,10 @@ class Grounding:
     def __init__(self, facts: Mapping[str, Fact], *, own_words: Iterable[str] = (), codes: Iterable[str] = ()) -> None:
         self._facts = facts
         self._phrases = {phrase for text in own_words for found in _figures(_plain(text)) for phrase in found.phrases}
-        self._codes = tuple(code.rstrip("*").lower() for code in codes)
+        patterns = [code.lower() for code in codes]
+        # figures are no codes: a stem must begin with a letter, and a number be as long as SNOMED's identifiers
+        self._stems = tuple(code.rstrip("*") for code in patterns if code.endswith("*") and code[0].isalpha())
+        self._codes = {code for code in patterns if not code.isdigit() or len(code) >= SNOMED_DIGITS}
 
     @classmethod
     def of(cls, job: ClaimedJob, facts: Mapping[str, Fact]) -> "Grounding":
@@ -93,7 +98,8 @@ class Grounding:
         return problems
 
     def _is_code(self, words: str) -> bool:
-        return bool(self._codes) and words.strip(_EDGES).lower().startswith(self._codes)
+        word = words.strip(_EDGES).lower()
+        return word in self._codes or (word.startswith(self._stems) and _CODE.fullmatch(word) is not None)
 
 
 def render(text: str, facts: Mapping[str, Fact]) -> Paragraph:

@@ -18,7 +18,7 @@ from agent_runner.stop import Stopped
 from triton_common.client import SyncServiceClient, SyncServiceToken
 from triton_common.errors import AppError, Internal, Unavailable, Unprocessable
 from triton_common.logging import log_context
-from triton_common.schemas import DocumentContent, JobError, JobStage, ProblemDetail, Schema
+from triton_common.schemas import DocumentContent, JobError, JobParameters, JobStage, JobStatus, ProblemDetail
 
 JOB_TYPE = "value_proposition"
 
@@ -35,12 +35,6 @@ class ParametersInvalid(Unprocessable):
 
 class JobCrashed(Internal):
     """The job failed for a reason that nobody foresaw."""
-
-
-class Parameters(Schema):
-    """What a submitter may ask for."""
-
-    horizon_months: Literal[24, 36] = value_model.HORIZON_MONTHS
 
 
 @dataclass
@@ -130,7 +124,7 @@ def _complete(worker: Worker, attempt: Attempt) -> Ended:
     status = attempt.finish("completed", document=_make(worker, attempt))
     if status is None:
         return "lost"
-    return "cancelled" if status == "cancelled" else "completed"  # somebody cancelled it after our last report
+    return "cancelled" if status is JobStatus.CANCELLED else "completed"  # somebody cancelled it after our last report
 
 
 def _fail(attempt: Attempt, error: AppError, *, retryable: bool = False, traceback_id: str | None = None) -> Ended:
@@ -178,9 +172,9 @@ def _make(worker: Worker, attempt: Attempt) -> DocumentContent:
     return document.assemble(job, draft, facts, reports=reports, model=model)
 
 
-def _parameters(given: dict[str, object]) -> Parameters:
+def _parameters(given: dict[str, object]) -> JobParameters:
     try:
-        return Parameters.model_validate(given)
+        return JobParameters.model_validate(given)
     except ValidationError as error:
         details = [
             ProblemDetail(field=".".join(["parameters", *map(str, e["loc"])]), issue=e["msg"], code=e["type"])

@@ -13,11 +13,11 @@ class Settings(CommonSettings):
 
     model_config = SettingsConfigDict(env_prefix="AGENT_")
 
-    task_queue_url: str = Field(default="redis://127.0.0.1:6379/0", validation_alias="TASK_QUEUE_URL")
+    task_queue_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), validation_alias="TASK_QUEUE_URL")
     jobs_url: str = Field(default="http://127.0.0.1:8002", validation_alias="TRITON_JOBS_URL")
     analytics_url: str = Field(default="http://127.0.0.1:8003", validation_alias="TRITON_ANALYTICS_URL")
     client_id: str = "agent-runner"
-    client_secret: SecretStr = SecretStr("")
+    client_secret: SecretStr = SecretStr("change-me-agent-runner")
     model: str = Field(default="offline:template", description="offline:template, bedrock:<id> or openai-like:<id>")
     openai_base_url: str = "http://127.0.0.1:11434/v1"
     openai_api_key: SecretStr | None = None

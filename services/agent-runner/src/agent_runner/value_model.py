@@ -11,11 +11,18 @@ from functools import cached_property
 from typing import Final, Literal, get_args
 
 from triton_common.errors import Unprocessable
-from triton_common.schemas import CohortPart, CohortReport, CostCategory, SummaryReport, ValuePropositionContent
+from triton_common.schemas import (
+    CohortPart,
+    CohortReport,
+    CostCategory,
+    JobParameters,
+    SummaryReport,
+    ValuePropositionContent,
+)
 
 Case = Literal["low", "base", "high"]
 CASES: Final[tuple[Case, ...]] = get_args(Case)
-HORIZON_MONTHS: Final = 36  # a usual term of programme contracts; a job may ask for 24
+HORIZON_MONTHS: Final = JobParameters().horizon_months
 CENT: Final = Decimal("0.01")
 ZERO: Final = Decimal("0.00")
 

@@ -23,7 +23,7 @@ from triton_common.telemetry import configure_tracing, tracer
 NAME: Final = "agent-runner"
 
 settings = Settings()
-app = celery_app(settings.task_queue_url, name="agent_runner")
+app = celery_app(settings.task_queue_url.get_secret_value(), name="agent_runner")
 app.conf.update(
     task_default_queue=RunJob.queue,
     worker_pool="threads",  # jobs wait for HTTP; and a fork would need its own telemetry, clients and sockets
