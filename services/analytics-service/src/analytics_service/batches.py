@@ -17,9 +17,10 @@ from loguru import logger
 from analytics_service.clickhouse import ClickHouse, Engine, Row
 from analytics_service.datasets import COLUMNS, Dataset
 from analytics_service.prospects import Tenant
+from analytics_service.schemas import IngestBatch
 from triton_common.errors import NotFound
 from triton_common.pages import decode_id_cursor, encode_cursor
-from triton_common.schemas import IngestBatch, Page, ProblemDetail
+from triton_common.schemas import Page, ProblemDetail
 
 STAGE: Final = "stage_"  # what the names of staging tables begin with
 VERSIONS: Final = {"loading": 1, "completed": 2, "removing": 3, "removed": 4}

@@ -13,6 +13,7 @@ from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUn
 from analytics_service.datasets import Dataset
 from analytics_service.mappings import UnknownSource
 from analytics_service.prospects import Prospects, Tenant
+from analytics_service.schemas import IngestBatch
 from analytics_service.settings import Settings
 from analytics_service.uploads import InvalidGzip, InvalidMultipart, UploadTypeNotSupported, received
 from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, KeysUnavailable, require
@@ -24,7 +25,6 @@ from triton_common.schemas import (
     CohortRequest,
     ConditionsReport,
     CostTrendReport,
-    IngestBatch,
     Page,
     SummaryReport,
 )
