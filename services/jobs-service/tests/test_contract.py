@@ -9,6 +9,19 @@ def test_openapi_is_the_one_in_docs():
     assert_openapi_matches(build(Settings()), "jobs-service")
 
 
+def test_every_route_declares_what_all_of_them_may_answer():
+    document = build(Settings()).openapi()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len(operations) > 20
+    for operation in operations:
+        for status, code in {
+            "401": "token_expired",
+            "403": "insufficient_scope",
+            "503": "keys_unavailable`: The keys that verify tokens cannot be read; `database_unavailable",
+        }.items():
+            assert f"`{code}`" in operation["responses"][status]["description"], operation["operationId"]
+
+
 async def test_metrics_have_the_promised_names(api):
     text = (await api.http.get("/metrics")).text
     for name in (

@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from sqlalchemy import event
 
 
 @pytest.fixture
@@ -30,6 +31,33 @@ async def test_list_names_documents_without_their_content(api, document):
         ],
         "next_cursor": None,
     }
+
+
+async def test_list_reads_no_content_but_the_title(api, app, document):
+    engine, statements = app.state.database.engine.sync_engine, []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_connection, _cursor, statement, *_):
+        statements.append(statement)
+
+    listed = (await api.get("/api/v1/documents")).json()["items"]
+    assert [item["title"] for item in listed] == [document["content"]["title"]]
+    [read] = [statement for statement in statements if "FROM documents" in statement]
+    assert re.findall(r"documents\.content\b.{6}", read) == ["documents.content ->> %"]
+
+
+async def test_list_goes_on_where_the_last_page_ended(api):
+    made = []
+    for _ in range(3):
+        job = await api.job()
+        await api.claim(job)
+        made.insert(0, (await api.finish(job)).json()["document_id"])
+    first = (await api.get("/api/v1/documents", params={"limit": 2})).json()
+    rest = (await api.get("/api/v1/documents", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    assert [[item["id"] for item in page["items"]] for page in (first, rest)] == [made[:2], made[2:]]
+    assert rest["next_cursor"] is None
+    refused = await api.get("/api/v1/documents", params={"cursor": "x"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_cursor")
 
 
 @pytest.mark.parametrize("field", ["job_id", "prospect_id", "client_id"])

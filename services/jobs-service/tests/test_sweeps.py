@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 
 from jobs_service import jobs, main, moves, sweeps
 from jobs_service.dispatch import LIMIT, Dispatcher
+from jobs_service.statements import connected
 from triton_common.db import Database
 from triton_common.messages import RunJob
 from triton_common.queue.base import QueueUnavailable
@@ -124,14 +125,30 @@ async def test_only_pending_jobs_that_are_due_are_sent(api, app, sweep):
     assert [payload["job_id"] for _, _, _, payload in app.state.queue.sent] == [later["id"]]
 
 
-async def test_a_backlog_is_sent_in_one_sweep(api, app, sweep):
-    job = await api.job()
+def multiply(api, times):
+    """So many pending jobs more, like the one there is."""
     api.sql(
         """INSERT INTO generation_jobs (id, job_type, client_id, prospect_id, value_proposition_id, created_by,
              request_id, max_attempts)
            SELECT uuidv7(), job_type, client_id, prospect_id, value_proposition_id, created_by, '', 3
-           FROM generation_jobs, generate_series(1, 1200)"""
+           FROM generation_jobs, generate_series(1, %(times)s)""",
+        times=times,
     )
+
+
+async def test_a_crash_of_all_workers_is_mended_in_one_sweep(api, sweep):
+    await api.job()
+    multiply(api, 600)
+    api.sql("UPDATE generation_jobs SET status = 'processing', attempt = 1, lease_expires_at = now()")
+    await sweep()
+    assert api.sql("SELECT status, count(*) AS jobs FROM generation_jobs GROUP BY status") == [
+        {"status": "pending", "jobs": 601}
+    ]
+
+
+async def test_a_backlog_is_sent_in_one_sweep(api, app, sweep):
+    job = await api.job()
+    multiply(api, 1200)
     await app.state.dispatcher.flush()
     app.state.queue.sent.clear()
     await sweep()
@@ -184,7 +201,7 @@ async def test_the_loop_survives_a_database_that_is_away(api, postgres_url, monk
         if trouble := troubles.pop(0):
             raise trouble
         if len(starts) == 2:
-            async with database.pool.connection() as connection:  # what a dead server looks like
+            async with connected(database) as connection:  # what a dead server looks like
                 await connection.close()
                 await connection.execute("SELECT 1")
         return await real_now(database)

@@ -1,20 +1,41 @@
-"""Documents in the forms people read: Markdown, and HTML that stands alone and prints well."""
+"""Documents in the forms people read: a list, Markdown, and HTML that stands alone and prints well."""
 
 import re
 from datetime import datetime
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from sqlalchemy import select
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from jobs_service import charts
-from jobs_service.schemas import DocumentPublic
+from jobs_service.models import Document
+from jobs_service.schemas import DocumentPublic, DocumentSummary
 from triton_common.errors import NotFound
+from triton_common.pages import decode_id_cursor, encode_cursor
+from triton_common.schemas import Page
 
 _MARKDOWN_SPECIAL: Final = re.compile(r"([\\`*_\[\]<>#|~])")
 
 
 class DocumentNotFound(NotFound):
     """There is no such document."""
+
+
+async def summaries(session: AsyncSession, *conditions: Any, limit: int, cursor: str | None) -> Page[DocumentSummary]:
+    """A page of the documents that meet all conditions, newest first. Raises InvalidCursor.
+
+    Of a content, which may be a megabyte, Postgres sends the title alone.
+    """
+    columns = [col(getattr(Document, name)) for name in DocumentSummary.model_fields if name != "title"]
+    title = col(Document.content)["title"].astext.label("title")
+    query = select(*columns, title).where(*conditions).order_by(col(Document.id).desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(col(Document.id) < decode_id_cursor(cursor))
+    found = (await session.execute(query)).all()
+    items = [DocumentSummary.model_validate(row) for row in found[:limit]]
+    return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(found) > limit else None)
 
 
 def _escaped_markdown(text: object) -> str:

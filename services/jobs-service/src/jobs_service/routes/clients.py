@@ -10,15 +10,15 @@ from jobs_service import catalogue
 from jobs_service.catalogue import ClientNotFound, StaffOnly
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import Client
-from jobs_service.routes.state import IdempotencyKeyHeader
+from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader
 from jobs_service.schemas import ClientCreate, ClientPublic, ClientUpdate
-from triton_common.auth import Principal, require
+from triton_common.auth import InsufficientScope, Principal, require
 from triton_common.db import SessionDep, newest
 from triton_common.errors import problems
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import Page
 
-router = APIRouter(prefix="/api/v1/clients", tags=["clients"])
+router = APIRouter(prefix="/api/v1/clients", tags=["clients"], responses=problems(*ERRORS))
 
 Reader = Annotated[Principal, require("clients:read")]
 Writer = Annotated[Principal, require("clients:write")]
@@ -27,7 +27,7 @@ Writer = Annotated[Principal, require("clients:write")]
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=problems(StaffOnly, IdempotencyKeyInUse, IdempotencyKeyReused),
+    responses=problems(InsufficientScope, StaffOnly, IdempotencyKeyInUse, IdempotencyKeyReused),
 )
 async def create_client(
     *,

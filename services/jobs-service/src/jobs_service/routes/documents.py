@@ -9,14 +9,15 @@ from sqlmodel import col
 from jobs_service import documents
 from jobs_service.documents import DocumentNotFound
 from jobs_service.models import Document
+from jobs_service.routes.state import ERRORS
 from jobs_service.schemas import DocumentPublic, DocumentSummary
 from triton_common.auth import Principal, require
-from triton_common.db import SessionDep, newest
+from triton_common.db import SessionDep
 from triton_common.errors import problems
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import Page
 
-router = APIRouter(prefix="/api/v1/documents", tags=["documents"])
+router = APIRouter(prefix="/api/v1/documents", tags=["documents"], responses=problems(*ERRORS))
 
 Reader = Annotated[Principal, require("documents:read")]
 Form = Literal["json", "md", "html"]
@@ -45,13 +46,7 @@ async def list_documents(
         conditions.append(col(Document.prospect_id) == prospect_id)
     if job_id is not None:
         conditions.append(col(Document.job_id) == job_id)
-    found, next_cursor = await newest(session, Document, *conditions, limit=limit, cursor=cursor)
-    return Page(items=[_summary(document) for document in found], next_cursor=next_cursor)
-
-
-def _summary(document: Document) -> DocumentSummary:
-    fields = document.model_dump(exclude={"content"})
-    return DocumentSummary.model_validate(fields | {"title": document.content["title"]})
+    return await documents.summaries(session, *conditions, limit=limit, cursor=cursor)
 
 
 @router.get(

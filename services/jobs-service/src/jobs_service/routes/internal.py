@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from jobs_service import jobs
 from jobs_service.catalogue import StaffOnly
 from jobs_service.jobs import JobNotClaimable, JobNotFound, StaleAttempt
-from jobs_service.routes.state import DispatcherDep, SettingsDep
+from jobs_service.routes.state import ERRORS, DispatcherDep, SettingsDep
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep
 from triton_common.errors import problems
@@ -21,16 +21,21 @@ async def bound_to_no_client(principal: Annotated[Principal, require("jobs:work"
         raise StaffOnly
 
 
-router = APIRouter(prefix="/internal/v1/jobs", tags=["internal"], dependencies=[Depends(bound_to_no_client)])
+router = APIRouter(
+    prefix="/internal/v1/jobs",
+    tags=["internal"],
+    dependencies=[Depends(bound_to_no_client)],
+    responses=problems(*ERRORS, StaffOnly),
+)
 
 
-@router.post("/{job_id}/claim", responses=problems(StaffOnly, JobNotClaimable))
+@router.post("/{job_id}/claim", responses=problems(JobNotClaimable))
 async def claim_job(job_id: UUID, body: JobClaim, database: DatabaseDep, settings: SettingsDep) -> ClaimedJob:
     """Take a job. 409: somebody else has it, or it is over: drop the message."""
     return await jobs.claim(database, job_id, body, lease=settings.lease)
 
 
-@router.post("/{job_id}/progress", responses=problems(StaffOnly, JobNotFound, StaleAttempt))
+@router.post("/{job_id}/progress", responses=problems(JobNotFound, StaleAttempt))
 async def report_progress(
     job_id: UUID, body: JobProgress, database: DatabaseDep, settings: SettingsDep
 ) -> JobProgressAnswer:
@@ -38,7 +43,7 @@ async def report_progress(
     return await jobs.progress(database, job_id, body, lease=settings.lease)
 
 
-@router.post("/{job_id}/finish", responses=problems(StaffOnly, JobNotFound, StaleAttempt))
+@router.post("/{job_id}/finish", responses=problems(JobNotFound, StaleAttempt))
 async def finish_job(
     job_id: UUID, body: JobFinish, database: DatabaseDep, dispatcher: DispatcherDep, settings: SettingsDep
 ) -> JobFinishAnswer:

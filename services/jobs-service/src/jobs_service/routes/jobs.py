@@ -17,7 +17,7 @@ from jobs_service.catalogue import (
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused
 from jobs_service.jobs import DifferentClients, JobAlreadyFinished, JobNotFound
 from jobs_service.models import Job
-from jobs_service.routes.state import DispatcherDep, FollowerDep, IdempotencyKeyHeader, SettingsDep
+from jobs_service.routes.state import ERRORS, DispatcherDep, FollowerDep, IdempotencyKeyHeader, SettingsDep
 from jobs_service.schemas import JobCreate, JobEventPublic, JobPublic
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep, SessionDep, newest
@@ -25,7 +25,7 @@ from triton_common.errors import ProspectNotFound, problems
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import JobStatus, Page
 
-router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=problems(*ERRORS))
 
 Reader = Annotated[Principal, require("jobs:read")]
 Writer = Annotated[Principal, require("jobs:write")]

@@ -7,6 +7,11 @@ from fastapi import Depends, Header, Request
 from jobs_service.dispatch import Dispatcher
 from jobs_service.events import Follower
 from jobs_service.settings import Settings
+from triton_common.auth import TOKEN_ERRORS, InsufficientScope, KeysUnavailable
+from triton_common.db import DatabaseUnavailable
+
+ERRORS = (*TOKEN_ERRORS, InsufficientScope, KeysUnavailable, DatabaseUnavailable)
+"""What every route may answer. A route that declares a status of these itself replaces it, and must name them again."""
 
 
 async def _dispatcher(request: Request) -> Dispatcher:
