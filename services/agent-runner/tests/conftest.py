@@ -1,5 +1,6 @@
 """What the tests share. The modules beside this one hold its larger parts: example data, and the stand-ins."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode has no folder o
 
 from bedrock_standin import Bedrock
 from platform_standin import CLIENT_SECRET, Platform
+from worker_process import Start, WorkerProcess
 
 from agent_runner.runs import Worker
 from agent_runner.settings import Settings
@@ -112,6 +114,28 @@ def worker_with(settings: Settings) -> Iterator[Callable[..., Worker]]:
 def bedrock_worker(worker_with: Callable[..., Worker], bedrock: Bedrock) -> Worker:
     """A worker whose agents ask Bedrock."""
     return worker_with(model="bedrock:example.model-v1:0")
+
+
+@pytest.fixture
+def start(platform: Platform, redis_url: str) -> Iterator[Start]:
+    """Starts workers on the stand-in; they are gone after the test."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
+        "TASK_QUEUE_URL": redis_url,
+        "TRITON_AUTH_URL": platform.url,
+        "TRITON_JOBS_URL": platform.url,
+        "TRITON_ANALYTICS_URL": platform.url,
+        "AGENT_CLIENT_SECRET": CLIENT_SECRET,
+        "AGENT_SHUTDOWN_GRACE": "PT0.2S",
+    }
+    with ExitStack() as stack:
+
+        def start_one(**different: str) -> WorkerProcess:
+            process = WorkerProcess(environment | different)
+            stack.callback(process.stop)
+            process.says("ready")
+            return process
+
+        yield start_one
 
 
 @pytest.fixture

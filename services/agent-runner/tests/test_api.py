@@ -1,4 +1,4 @@
-"""The API, and what documents promise of it."""
+"""The API, and what documents promise of it. Its readiness is in test_health.py."""
 
 import pytest
 
@@ -40,9 +40,8 @@ async def test_agents_need_a_scope(http, as_user):
     assert answer.json()["code"] == "insufficient_scope"
 
 
-async def test_it_is_alive_and_ready(http):
+async def test_it_is_alive(http):
     assert (await http.get("/health/live")).json()["status"] == "ok"
-    assert (await http.get("/health/ready")).json()["status"] == "ok"
 
 
 def test_openapi_is_the_kept_document():

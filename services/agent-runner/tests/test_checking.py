@@ -85,6 +85,25 @@ def test_a_fault_names_its_place_and_words():
     assert fault.issue == "“27” in “Of all members, {{…}}, some 27 stay for long.” must be a reference to a fact"
 
 
+@pytest.mark.parametrize(
+    ("code", "allowed", "refused"),
+    [
+        ("44054006", ["44054006", "(44054006),"], ["440540061", "4405400", "44054006%", "144054006"]),
+        ("E11", ["E11", "e11."], ["E11.9", "E110", "E1"]),
+        ("E11*", ["E11", "E11.9", "E1165"], ["E12", "E11%", "E11=500", "$E11", "E11/27"]),
+        ("4*", [], ["4", "41", "44054006", "4*"]),
+        ("250", [], ["250", "2500"]),
+    ],
+)
+def test_a_code_that_qualifies_is_no_way_for_figures(code, allowed, refused):
+    grounding = Grounding(facts(), codes=[code])
+
+    for word in allowed:
+        assert not grounding.check(f"There is {word} here.", place="x"), word
+    for word in refused:
+        assert grounding.check(f"There is {word} here.", place="x"), word
+
+
 @given(st.integers(min_value=0), st.sampled_from(["{} members", "costs {}", "({})", "x{}", "{}th", "-{}", "№{}"]))
 def test_no_number_slips_through(number, frame):
     bare = Grounding(facts())

@@ -4,95 +4,20 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import examples
 import httpx2
 import pytest
-from platform_standin import CLIENT_SECRET, Platform, Row
+from platform_standin import Platform, Row
+from worker_process import Start, WorkerProcess
 
 from agent_runner import worker as worker_module
 from triton_common.messages import Ping, RunJob
 from triton_common.queue.base import TaskStatus
 from triton_common.queue.celery import CeleryTaskQueue
 from triton_common.testing import free_port
-
-START = 30  # seconds; a worker imports celery and httpx
-
-
-class WorkerProcess:
-    """A worker as the stack starts it. `output` grows as it logs."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "agent_runner.worker", "worker", "--concurrency", "4"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.output: list[str] = []
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._changed:
-                self.output.append(line)
-                self._changed.notify_all()
-
-    def says(self, words: str) -> None:
-        """Wait until it has logged this."""
-        with self._changed:
-            found = self._changed.wait_for(lambda: any(words in line for line in self.output), START)
-        assert found, "".join(self.output)
-
-    def send_signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def wait(self) -> int:
-        """Its exit code."""
-        code = self._process.wait(START)
-        self._reader.join(START)
-        return code
-
-    def stop(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        self._reader.join(START)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
-Start = Callable[..., WorkerProcess]
-
-
-@pytest.fixture
-def start(platform: Platform, redis_url: str) -> Iterator[Start]:
-    """Starts workers on the stand-in; they are gone after the test."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
-        "TASK_QUEUE_URL": redis_url,
-        "TRITON_AUTH_URL": platform.url,
-        "TRITON_JOBS_URL": platform.url,
-        "TRITON_ANALYTICS_URL": platform.url,
-        "AGENT_CLIENT_SECRET": CLIENT_SECRET,
-        "AGENT_SHUTDOWN_GRACE": "PT0.2S",
-    }
-    with ExitStack() as stack:
-
-        def start_one(**different: str) -> WorkerProcess:
-            process = WorkerProcess(environment | different)
-            stack.callback(process.stop)
-            process.says("ready")
-            return process
-
-        yield start_one
 
 
 @pytest.fixture
