@@ -33,7 +33,7 @@ async def summaries(session: AsyncSession, *conditions: Any, limit: int, cursor:
     query = select(*columns, title).where(*conditions).order_by(col(Document.id).desc()).limit(limit + 1)
     if cursor is not None:
         query = query.where(col(Document.id) < decode_id_cursor(cursor))
-    found = (await session.execute(query)).all()
+    found = (await (await session.connection()).execute(query)).all()  # columns, not objects
     items = [DocumentSummary.model_validate(row) for row in found[:limit]]
     return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(found) > limit else None)
 
