@@ -3,7 +3,7 @@ job's status."""
 
 import random
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, assert_never
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -229,7 +229,7 @@ async def finish(
         case "cancelled":
             statements = (moves.STOP,)
         case _:
-            assert False, "there is no other outcome"  # noqa: B011, PT015, S101  house style
+            assert_never(body.outcome)
     for statement in statements:
         if job := await row(database, statement, values):
             _count(job)
@@ -280,7 +280,7 @@ def _count(job: Row) -> None:
 
 async def now(database: Database) -> datetime:
     """Postgres' time."""
-    [answer] = await rows(database, "SELECT now() AS now", {})
+    [answer] = await rows(database, moves.NOW, {})
     moment: datetime = answer["now"]
     return moment
 

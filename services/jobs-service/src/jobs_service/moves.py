@@ -180,6 +180,8 @@ STOP_SILENT: Final = _move(
     ),
 )
 
+NOW: Final = "SELECT now() AS now"
+
 READ: Final = f"SELECT {', '.join(JobPublic.model_fields)} FROM generation_jobs WHERE id = %(id)s"  # noqa: S608  a constant
 STATE: Final = "SELECT status, document_id, attempt, outcome FROM generation_jobs WHERE id = %(id)s"
 
