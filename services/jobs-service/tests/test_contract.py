@@ -1,5 +1,8 @@
 """What others build on: the OpenAPI document, settings, errors."""
 
+import pytest
+from pydantic import ValidationError
+
 from jobs_service.main import build
 from jobs_service.settings import Settings
 from triton_common.testing import assert_openapi_matches
@@ -20,6 +23,14 @@ def test_every_route_declares_what_all_of_them_may_answer():
             "503": "keys_unavailable`: The keys that verify tokens cannot be read; `database_unavailable",
         }.items():
             assert f"`{code}`" in operation["responses"][status]["description"], operation["operationId"]
+
+
+def test_outside_dev_a_start_without_database_url_ends_with_its_name(monkeypatch):
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    assert Settings().database_url.get_secret_value() == "", "a password that everyone can read opens nothing"
+    monkeypatch.setenv("TRITON_ENV", "prod")
+    with pytest.raises(ValidationError, match="set DATABASE_URL: empty"):
+        Settings()
 
 
 async def test_metrics_have_the_promised_names(api):

@@ -7,7 +7,13 @@ import sys
 
 import psycopg
 import pytest
+from loguru import logger
 from psycopg.errors import CheckViolation
+from pydantic import SecretStr
+
+from jobs_service import statements
+from jobs_service.main import build
+from triton_common.testing import free_port
 
 
 async def test_the_service_recovers_when_postgres_restarts(api, postgres_server):
@@ -46,8 +52,6 @@ async def test_a_quick_restart_is_not_noticed_by_what_may_be_repeated(api, postg
 
 async def test_a_submit_that_was_stored_but_not_answered_is_answered_by_its_repetition(api, monkeypatch):
     """The connection dies after the commit: the same statement runs again, and finds its own row."""
-    from jobs_service import statements  # noqa: PLC0415  where it is patched
-
     order, real_fetch, calls = await api.order(), statements.fetch, []
 
     async def fetch(connection, statement, values):
@@ -63,6 +67,38 @@ async def test_a_submit_that_was_stored_but_not_answered_is_answered_by_its_repe
     assert answer.status_code == 202
     assert [row["id"] for row in api.sql("SELECT id::text FROM generation_jobs")] == [answer.json()["id"]]
     assert await api.kinds(answer.json()) == ["submitted"]
+
+
+async def test_a_postgres_that_is_too_old_is_named_by_log_and_readiness(app, running, monkeypatch):
+    monkeypatch.setattr(statements, "OLDEST_POSTGRES", 99)
+    logged = []
+    sink = logger.add(lambda message: logged.append(message.record["message"]), level="WARNING")
+    try:
+        async with running(app) as http:
+            async with asyncio.timeout(10):
+                while "this Postgres is too old for jobs-service" not in logged:  # noqa: ASYNC110  nothing tells of it
+                    await asyncio.sleep(0.02)
+            ready = await http.get("/health/ready")
+    finally:
+        logger.remove(sink)
+    assert ready.status_code == 503
+    known = ready.json()["dependencies"]["postgres"]
+    assert (known["status"], known["message"]) == ("down", "jobs-service needs Postgres 99 or newer; this is 18.")
+
+
+async def test_the_service_starts_without_postgres(settings, running):
+    nowhere = SecretStr(f"postgresql://triton@127.0.0.1:{free_port()}/jobs")
+    async with running(build(settings.model_copy(update={"database_url": nowhere}))) as http:
+        assert (await http.get("/health/live")).status_code == 200
+        ready = await http.get("/health/ready")
+    assert (ready.status_code, ready.json()["dependencies"]["postgres"]["status"]) == (503, "down")
+
+
+async def test_a_start_without_database_url_ends_with_its_name(settings, running):
+    app = build(settings.model_copy(update={"database_url": SecretStr("")}))
+    with pytest.raises(ValueError, match="DATABASE_URL must begin with"):
+        async with running(app):
+            pass
 
 
 @pytest.mark.parametrize(

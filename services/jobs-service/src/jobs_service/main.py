@@ -12,8 +12,10 @@ from jobs_service.dispatch import Dispatcher
 from jobs_service.events import Follower
 from jobs_service.routes import clients, documents, internal, jobs, prospects, value_propositions
 from jobs_service.settings import Settings
+from jobs_service.statements import check_version
 from triton_common.app import Degraded, create_app
-from triton_common.db import Database, postgres
+from triton_common.db import Database
+from triton_common.db import postgres as postgres_answers
 from triton_common.queue.base import QueueUnavailable
 from triton_common.queue.factory import create_task_queue
 
@@ -71,6 +73,12 @@ async def _stop(tasks: Collection[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         _, tasks = await asyncio.wait(tasks, timeout=0.2)
+
+
+async def postgres(app: FastAPI) -> None:
+    """Readiness: Postgres answers, and is new enough."""
+    await postgres_answers(app)
+    await check_version(app.state.database)
 
 
 async def redis(app: FastAPI) -> None:

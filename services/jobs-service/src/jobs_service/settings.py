@@ -13,9 +13,7 @@ class Settings(CommonSettings):
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
-    database_url: SecretStr = Field(
-        default=SecretStr("postgresql://triton:triton@127.0.0.1:5432/jobs"), validation_alias="DATABASE_URL"
-    )
+    database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")
     task_queue_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), validation_alias="TASK_QUEUE_URL")
     pool_size: int = Field(default=8, ge=2, le=100)
     lease: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))

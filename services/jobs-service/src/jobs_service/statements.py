@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
+from loguru import logger
 from psycopg import AsyncConnection, DataError
 from psycopg.rows import DictRow
 from psycopg_pool import PoolTimeout
@@ -12,6 +13,8 @@ from triton_common.db import Database, DatabaseUnavailable, translated_errors
 from triton_common.errors import Unprocessable
 
 Row = DictRow
+
+OLDEST_POSTGRES: Final = 18  # the first with RETURNING old, new: see moves.PROGRESS
 
 
 class TextNotStorable(Unprocessable):
@@ -30,6 +33,15 @@ async def connected(database: Database) -> AsyncIterator[AsyncConnection[Row]]:
         # after a restart of Postgres every waiting connection is dead: drop them all, not one an error
         await database.pool.check()
         raise
+
+
+async def check_version(database: Database) -> None:
+    """Raises DatabaseUnavailable for a Postgres that is too old, as for one that is not there, and logs which it is."""
+    async with connected(database) as connection:
+        version = connection.info.server_version // 10_000
+    if version < OLDEST_POSTGRES:
+        logger.bind(version=version, needed=OLDEST_POSTGRES).error("this Postgres is too old for jobs-service")
+        raise DatabaseUnavailable(f"jobs-service needs Postgres {OLDEST_POSTGRES} or newer; this is {version}.")
 
 
 async def rows(database: Database, statement: str, values: Mapping[str, Any]) -> list[Row]:

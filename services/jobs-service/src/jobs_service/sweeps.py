@@ -11,7 +11,7 @@ from loguru import logger
 from jobs_service import idempotency, jobs, moves
 from jobs_service.dispatch import Dispatcher
 from jobs_service.metrics import JOBS_PENDING, OLDEST_PENDING
-from jobs_service.statements import connected
+from jobs_service.statements import check_version, connected
 from triton_common.db import Database, DatabaseUnavailable
 
 
@@ -24,11 +24,13 @@ async def run(database: Database, dispatcher: Dispatcher, *, interval: timedelta
     not_before: datetime | None = None
     while True:
         try:
-            not_before = not_before or await jobs.now(database) + lease
+            if not_before is None:
+                await check_version(database)
+                not_before = await jobs.now(database) + lease
             await sweep(database, dispatcher, not_before=not_before)
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
             not_before = None
-            logger.warning("sweep failed: the database does not answer")
+            logger.bind(reason=error.message).warning("sweep failed: there is no database to work with")
         except Exception as error:  # noqa: BLE001  the next one may go better, and there must be one
             logger.opt(exception=error).error("sweep failed")
         await asyncio.sleep(interval.total_seconds())
