@@ -1,9 +1,11 @@
 """The commands, as processes: signals, two stacks, the same one twice, what they say and leave."""
 
 import json
+import os
 import signal
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from triton_cli.main import app
-from triton_cli.state import CommandFailed, State
-from triton_common.testing import eventually
+from triton_cli.parts import parts_of
+from triton_cli.state import CommandFailed, Secrets, State
+from triton_common.embedded import Postgres
+from triton_common.testing import eventually, free_port
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -159,6 +163,53 @@ def test_secrets_are_made_once_for_their_owner_alone(tmp_path):
     assert state.secrets() == secrets
     assert len(set(vars(secrets).values())) == len(vars(secrets))
     assert stat.S_IMODE((state.folder / "secrets.json").stat().st_mode) == 0o600
+
+
+def test_folders_of_members_data_are_for_their_owner_alone(tmp_path):
+    state = State(tmp_path / "state")
+    folders = [state.logs, state.documents, state.redis, state.clickhouse, state.spool]
+    for folder in folders[:3]:
+        folder.mkdir(parents=True, mode=0o755)
+    state.prepare()
+    assert {folder.name: stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {
+        folder.name: 0o700 for folder in folders
+    }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_as_root_only_postgres_data_is_in_reach_of_its_user():
+    with tempfile.TemporaryDirectory(prefix="triton-test-") as folder:  # pytest's own are closed to Postgres' user
+        state = State(Path(folder) / "state")
+        state.prepare()
+        kept = [state.secrets_file, *(f / "x" for f in (state.logs, state.documents, state.redis, state.clickhouse))]
+        state.secrets()
+        for file in kept[1:]:
+            file.write_text("a member's data")
+            file.chmod(0o644)
+        user = Postgres(state.postgres, port=free_port(), password="x", durable=False).prepare()
+
+        def reads(path: Path) -> bool:
+            look = "ls" if path.is_dir() else "cat"
+            return subprocess.run([look, path], capture_output=True, user=user, group=user, check=False).returncode == 0
+
+        assert reads(state.postgres)
+        assert [path for path in (state.folder, *kept) if reads(path)] == []
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", 'a"b', "a\\b"])
+def test_a_folder_that_servers_would_take_for_another_is_refused(tmp_path, name):
+    with pytest.raises(CommandFailed, match="Name another folder with --state"):
+        State(tmp_path / name / "state").prepare()
+    assert list(tmp_path.iterdir()) == []
+    answer = CliRunner().invoke(app, ["doctor", "--json", "--state", str(tmp_path / name)])
+    findings = {finding["name"]: finding for finding in json.loads(answer.stdout)["findings"]}
+    assert findings["state"]["verdict"] == "blocked"
+
+
+def test_uploads_wait_below_the_state_folder(tmp_path, port):
+    state = State(tmp_path)
+    [analytics] = [part for part in parts_of(state, int(port), secrets=Secrets.make()) if part.name == "analytics"]
+    assert analytics.environment["ANALYTICS_SPOOL_DIR"] == str(state.spool)
 
 
 def test_damaged_secrets_are_told_of(tmp_path):

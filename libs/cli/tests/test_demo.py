@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import AsyncIterator
 from io import StringIO
 from pathlib import Path
@@ -13,8 +14,8 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from rich.console import Console
 
-from triton_cli.demo import Api, Outcome, show, synthea_extract, walk
-from triton_cli.state import CommandFailed, State
+from triton_cli.demo import Api, Outcome, fetching, show, synthea_extract, walk
+from triton_cli.state import ADMIN_EMAIL, CommandFailed, State
 from triton_common.settings import CommonSettings
 from triton_common.testing import free_port
 
@@ -74,7 +75,7 @@ class Platform:
     def _rest(self) -> None:
         @self.app.post("/api/v1/auth/login")
         async def login(body: dict[str, str]) -> Any:
-            if body["password"] == "wrong":
+            if body["email"] != ADMIN_EMAIL or body["password"] == "wrong":
                 problem = {"title": "x", "type": "x", "status": 401, "code": "invalid_credentials", "message": "No."}
                 return JSONResponse(problem, status_code=401)
             return {"access_token": "token"}
@@ -101,7 +102,13 @@ class Platform:
             return StreamingResponse(self._events(int(last_event_id or 0)), media_type="text/event-stream")
 
         @self.app.get("/api/v1/documents/{document}")
-        async def document(document: str, format: str = "json") -> Response:  # noqa: A002  the query's own name
+        async def document(
+            document: str,
+            format: str = "json",  # noqa: A002  the query's own name
+            authorization: str = Header(default=""),
+        ) -> Response:
+            if authorization != "Bearer token":
+                return Response("no token", status_code=401)
             content = {"content": {"facts": FACTS}}
             return Response(json.dumps(content) if format == "json" else f"the {format}")
 
@@ -225,7 +232,7 @@ async def test_a_refusal_shows_code_and_message(platform, serving):
     with serving(platform.app) as url:
         async with Api(url) as api:
             with pytest.raises(CommandFailed, match=r"answered 401: No\. \(invalid_credentials"):
-                await api.log_in("a@b.example", "wrong")
+                await api.log_in(ADMIN_EMAIL, "wrong")
 
 
 async def test_a_platform_that_does_not_answer_is_told_of():
@@ -237,6 +244,20 @@ async def test_a_platform_that_does_not_answer_is_told_of():
 def test_headlines_leave_out_what_the_document_does_not_have(tmp_path):
     said = StringIO()
     facts = {fact["id"]: fact for fact in FACTS}
-    show(Outcome(facts=facts, document_file=tmp_path / "d.html"), Console(file=said, width=200))
+    outcome = Outcome(facts=facts, document_file=tmp_path / "d.html", document_url="http://127.0.0.1/d")
+    show(outcome, Console(file=said, width=200), secrets_file=tmp_path / "secrets.json")
     assert "$131.48" in said.getvalue()
     assert "Gross savings" not in said.getvalue()
+    assert f"Open it: {tmp_path}/d.html" in said.getvalue()
+
+
+def test_the_line_that_fetches_the_document_brings_it_and_shows_no_secret(platform, serving, tmp_path):
+    state = State(tmp_path / "a folder")
+    state.prepare()
+    password = state.secrets().admin_password
+    platform.app.state.settings = CommonSettings()
+    with serving(platform.app) as url:
+        line = fetching(f"{url}/api/v1/documents/doc-1?format=html", state.secrets_file)
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("the html", "")
+    assert password not in line

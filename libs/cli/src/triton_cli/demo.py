@@ -4,6 +4,7 @@ the prospect's data, submit the job, follow it, read the document."""
 import asyncio
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
+from urllib.parse import urljoin
 
 import httpx2
 from rich.console import Console
@@ -283,16 +285,38 @@ async def run(
             await for_ever()
 
 
-def show(outcome: Outcome, console: Console) -> None:
-    """The headline figures, and where the document is."""
+def show(outcome: Outcome, console: Console, *, secrets_file: Path) -> None:
+    """The headline figures, and where the document is: a file to open, and a URL that wants a token."""
     table = Table.grid(padding=(0, 3))
     for label, key in HEADLINES:
         if key in outcome.facts:
             table.add_row(f"  {label}", f"[bold]{escape(outcome.facts[key]['display'])}[/bold]")
     console.print("\n  [bold]The value proposition document[/bold]\n")
     console.print(table)
-    console.print(f"\n  {outcome.document_file}", highlight=False, soft_wrap=True)
-    console.print(f"  {outcome.document_url}", highlight=False, soft_wrap=True)
+    for line in (
+        f"\n  Open it: {outcome.document_file}",
+        "  Or fetch it with a token, while the platform runs:\n",
+        f"  {fetching(outcome.document_url, secrets_file)}",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def fetching(document_url: str, secrets_file: Path) -> str:
+    """A line for a shell that logs in as the admin and prints the document. It shows neither the password nor the token,
+    and puts none on a command line, which is everybody's to read."""
+    read = 'import json, sys; password = json.load(open(sys.argv[1]))["admin_password"]'
+    credentials = f'{read}; print(json.dumps({{"email": "{ADMIN_EMAIL}", "password": password}}))'
+    header = 'import json, sys; print("Authorization: Bearer", json.load(sys.stdin)["access_token"])'
+    login = urljoin(document_url, "/api/v1/auth/login")
+    return " | ".join(
+        shlex.join(words)
+        for words in (
+            ["python3", "-c", credentials, str(secrets_file)],
+            ["curl", "-s", login, "-H", "Content-Type: application/json", "-d", "@-"],
+            ["python3", "-c", header],
+            ["curl", "-s", "-H", "@-", document_url],
+        )
+    )
 
 
 async def walk(

@@ -99,6 +99,10 @@ def _checkout() -> Finding:
 
 
 def _folder(state: State) -> Finding:
+    try:
+        state.check_name()
+    except CommandFailed as error:
+        return Finding("state", "blocked", str(error))
     nearest = next(folder for folder in (state.folder, *state.folder.parents) if folder.exists())
     if not os.access(nearest, os.W_OK):
         return Finding("state", "blocked", f"{nearest} cannot be written: name another folder with --state")

@@ -252,7 +252,7 @@ def demo(  # noqa: PLR0917  typer passes options by name
     def told(outcome: Outcome) -> None:
         nonlocal done
         done = True
-        show(outcome, progress if as_json else output)
+        show(outcome, progress if as_json else output, secrets_file=home.secrets_file)
         if as_json:
             print(outcome.as_json(), flush=True)
         if not leave:
@@ -289,7 +289,7 @@ def _say_ready(state: State, console: Console = output) -> None:
     found = state.running() or {}
     for line in (
         f"\nTriton is ready: {found.get('url')}",
-        f"  {ADMIN_EMAIL} has the admin_password of {state.folder / 'secrets.json'}",
+        f"  {ADMIN_EMAIL} has the admin_password of {state.secrets_file}",
         "  Ctrl-C or `triton down` stops everything; the data stays.",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

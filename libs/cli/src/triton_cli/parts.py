@@ -97,7 +97,12 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
             "analytics",
             "analytics_service",
             port + 3,
-            common | {"CLICKHOUSE_URL": f"chdb://{state.clickhouse}", "ANALYTICS_MEMBER_KEY": secrets.member_key},
+            common
+            | {
+                "CLICKHOUSE_URL": f"chdb://{state.clickhouse}",
+                "ANALYTICS_MEMBER_KEY": secrets.member_key,
+                "ANALYTICS_SPOOL_DIR": str(state.spool),
+            },
         ),
         _service("agent-runner", "agent_runner", port + 4, agent),
         _service("console", "console", port + 5, common),
@@ -106,7 +111,7 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
             layer=WORKERS,
             after=["redis"],
             command=[
-                *(sys.executable, "-m", "celery", "-A", "agent_runner.worker", "worker"),
+                *(sys.executable, "-m", "celery", "--quiet", "-A", "agent_runner.worker", "worker"),
                 *("--pool", "threads", "--concurrency", str(WORKER_THREADS), "-Q", "agent-runner"),
                 *("--without-gossip", "--without-mingle", "--without-heartbeat"),
             ],

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 CHECKOUT: Final = next((folder for folder in Path(__file__).parents if (folder / "uv.lock").exists()), Path.cwd())
 DEFAULT_PORT: Final = 8000
+UNFIT: Final = '#?"\\'  # in a folder's path: what ends the path of ClickHouse's URL, and the quotes of redis.conf
 ADMIN_EMAIL: Final = "admin@triton.example"
 
 
@@ -47,7 +48,8 @@ class State:
         self.postgres = self.folder / "postgres"
         self.redis = self.folder / "redis"
         self.clickhouse = self.folder / "clickhouse"
-        self._secrets = self.folder / "secrets.json"
+        self.spool = self.folder / "spool"
+        self.secrets_file = self.folder / "secrets.json"
         self._lock = self.folder / "lock"
         self._stack = self.folder / "stack.json"
 
@@ -60,15 +62,27 @@ class State:
         return self.folder / f"{name}.stamp"
 
     def prepare(self) -> None:
-        """Make the folders, for their owner alone: what lies there is data of members."""
+        """Make the folders, each for its owner alone: what lies there is data of members. As root, Postgres lets its
+        user pass through the folders above its own: these lie beside it. Raises CommandFailed."""
+        self.check_name()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.logs.mkdir(parents=True, exist_ok=True)
-            self.documents.mkdir(exist_ok=True)
+            for folder in (self.logs, self.documents, self.redis, self.clickhouse, self.spool):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                folder.chmod(0o700)
         except OSError as error:
             raise CommandFailed(
                 f"{self.folder} cannot be written: {error.strerror}. Name another with --state."
             ) from error
+
+    def check_name(self) -> None:
+        """Raises CommandFailed when the servers would take the folder for another."""
+        unfit = sorted(set(UNFIT) & set(str(self.folder)))
+        if unfit:
+            raise CommandFailed(
+                f"The servers cannot keep their data in {self.folder}, whose name has {' '.join(unfit)}. "
+                "Name another folder with --state."
+            )
 
     def secrets(self) -> Secrets:
         """Those of this state, made on first use, in a file for its owner alone."""
@@ -76,20 +90,20 @@ class State:
         if known is not None:
             return known
         made = Secrets.make()
-        new = self._secrets.with_suffix(".new")
+        new = self.secrets_file.with_suffix(".new")
         new.touch(mode=0o600)
         new.write_text(json.dumps(asdict(made), indent=2) + "\n")
-        new.replace(self._secrets)
+        new.replace(self.secrets_file)
         return made
 
     def known_secrets(self) -> Secrets | None:
         """Those of this state, if there are any yet."""
         try:
-            return Secrets(**json.loads(self._secrets.read_text()))
+            return Secrets(**json.loads(self.secrets_file.read_text()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise CommandFailed(f"{self._secrets} cannot be read: restore it, or run `triton reset`.") from error
+            raise CommandFailed(f"{self.secrets_file} cannot be read: restore it, or run `triton reset`.") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -146,9 +160,9 @@ class State:
 
     def delete(self) -> None:
         """Delete all that a stack put here, and nothing else: the folder may be one that somebody named by mistake."""
-        for folder in (self.logs, self.documents, self.postgres, self.redis, self.clickhouse):
+        for folder in (self.logs, self.documents, self.postgres, self.redis, self.clickhouse, self.spool):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self._secrets, self._stack, self._lock, *self.folder.glob("*.stamp")):
+        for file in (self.secrets_file, self._stack, self._lock, *self.folder.glob("*.stamp")):
             file.unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
