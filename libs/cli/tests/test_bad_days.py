@@ -5,9 +5,12 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 import httpx2
@@ -21,6 +24,7 @@ from triton_common.testing import eventually, free_port
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(600)]
 
 LEASE = 4  # seconds; half a minute by default
+HEALTH_ASKED = 200  # times at least
 WAIT = 90.0  # seconds a job may take through its accident
 
 
@@ -148,6 +152,40 @@ def platform():
 
 def in_the_middle(platform: Platform, job_id: str) -> None:
     platform.until(job_id, is_so=lambda job: job["status"] == "processing")
+
+
+def test_health_answers_while_jobs_and_an_upload_run(platform, tmp_path):
+    upload = write_sample(tmp_path / "sample", members=4000, seed=8)["claims"]
+    root = httpx2.URL(platform.http.base_url).copy_with(path="/health")
+    urls = {"GET /health": root} | {
+        f"{part} /health/ready": root.copy_with(port=platform.port + offset, path="/health/ready")
+        for part, offset in (("jobs", 2), ("analytics", 3), ("agent-runner", 4))
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in urls}
+
+    def load() -> None:
+        platform.http.post(
+            f"/analytics/prospects/{platform.prospect_id}/claims",
+            content=upload.read_bytes(),
+            headers={"content-type": "text/csv"},
+        ).raise_for_status()
+
+    with ThreadPoolExecutor() as threads, httpx2.Client(timeout=30) as http:
+        work = [
+            threads.submit(load),
+            *(threads.submit(lambda: platform.completes(platform.submit())) for _ in range(4)),
+        ]
+        while len(seconds["GET /health"]) < HEALTH_ASKED or not all(one.done() for one in work):
+            for name, url in urls.items():
+                started = time.monotonic()
+                answer = http.get(url)
+                seconds[name].append(time.monotonic() - started)
+                assert answer.status_code == 200, answer.text
+        for one in work:
+            one.result()
+    for name, took in seconds.items():
+        p99 = quantiles(took, n=100)[-1]
+        print(f"{name}: {len(took)} answers, p99 {1000 * p99:.0f} ms, max {1000 * max(took):.0f} ms")
 
 
 def test_worker_killed_in_the_middle_of_a_job(platform):
