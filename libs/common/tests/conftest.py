@@ -1,6 +1,8 @@
 """Fixtures of the shared library's own tests."""
 
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated
 
 import httpx2
@@ -26,6 +28,8 @@ from triton_common.errors import (
 )
 from triton_common.schemas import ProblemDetail, Schema
 from triton_common.settings import CommonSettings
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode has no folder of tests on the path
 
 pytest_plugins = ["triton_common.testing"]
 

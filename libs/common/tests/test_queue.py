@@ -1,4 +1,4 @@
-"""Both task queues under one contract, and Celery's with a stock worker on a real Redis."""
+"""All task queues under one contract, and Celery's with a stock worker on a real Redis."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ import time
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+from sqlite_queue import SqliteTaskQueue, SqliteWorker
 
 from triton_common.messages import Message, Ping, RunJob
 from triton_common.queue.base import QueueUnavailable, TaskStatus
@@ -56,7 +57,7 @@ def worker(redis_server, tmp_path_factory):
     process.wait(20)
 
 
-@pytest_asyncio.fixture(params=["memory", "celery"])
+@pytest_asyncio.fixture(params=["memory", "celery", "sqlite"])
 async def queue_and_said(request, redis_server, tmp_path):
     """A queue with somebody who echoes and somebody who fails; and the file that the echo writes."""
     if request.param == "celery":
@@ -68,16 +69,25 @@ async def queue_and_said(request, redis_server, tmp_path):
         return
     said = tmp_path / "said"
     said.touch()
+
+    def echo(text):
+        with said.open("a") as file:
+            file.write(text + "\n")
+
+    def fail(text):
+        raise ValueError(text)
+
+    if request.param == "sqlite":
+        tasks = {"contract.echo": echo, "contract.fail": fail}
+        worker = SqliteWorker(tmp_path / "queue", queue="contract", tasks=tasks)
+        worker.start()
+        async with SqliteTaskQueue(tmp_path / "queue") as queue:
+            yield queue, said
+        worker.stopped.set()
+        worker.join(20)
+        return
     async with create_task_queue("memory://") as queue:
         assert isinstance(queue, MemoryTaskQueue)
-
-        def echo(text):
-            with said.open("a") as file:
-                file.write(text + "\n")
-
-        def fail(text):
-            raise ValueError(text)
-
         queue.register("contract.echo", echo)
         queue.register("contract.fail", fail)
         yield queue, said
@@ -120,6 +130,16 @@ async def test_unknown_task_is_pending_and_nothing_sends_nothing(queue_and_said)
     assert await queue.send([]) == []
     await queue.ping()
     assert said.read_text() == ""
+
+
+async def test_the_third_queue_says_that_it_cannot_be_reached_and_cancels(tmp_path):
+    async with SqliteTaskQueue(tmp_path) as queue:
+        with pytest.raises(QueueUnavailable):
+            await queue.ping()
+    async with SqliteTaskQueue(tmp_path / "queue") as queue:
+        task_id = await queue.enqueue("t", {}, queue="q")
+        await queue.cancel(task_id)
+        assert await queue.status(task_id) is TaskStatus.CANCELLED
 
 
 async def test_cancelled_task_does_not_start():
