@@ -302,8 +302,10 @@ def show(outcome: Outcome, console: Console, *, secrets_file: Path) -> None:
 
 
 def fetching(document_url: str, secrets_file: Path) -> str:
-    """A line for a shell that logs in as the admin and prints the document. It shows no password and no token, nor has a
-    command line one, which is everybody's to read."""
+    """A line for a shell that logs in as the admin and prints the document.
+
+    Password and token go through pipes: command lines are everybody's to read.
+    """
     read = 'import json, sys; password = json.load(open(sys.argv[1]))["admin_password"]'
     credentials = f'{read}; print(json.dumps({{"email": "{ADMIN_EMAIL}", "password": password}}))'
     header = 'import json, sys; print("Authorization: Bearer", json.load(sys.stdin)["access_token"])'
