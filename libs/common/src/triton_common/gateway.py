@@ -28,7 +28,9 @@ def gateway_problem(status: int) -> AppError:
         case 413:
             return ContentTooLarge("Bodies of 10 MB and more are taken under /api/v1/analytics alone.")
         case 429:
-            return TooManyRequests("Too many logins or token requests from this address; wait and try again.", retry_after=LOGIN_PAUSE)
+            return TooManyRequests(
+                "Too many logins or token requests from this address; wait and try again.", retry_after=LOGIN_PAUSE
+            )
         case 503:
             return ServiceUnreachable("The service behind this path does not answer; try again.", retry_after=2)
         case _:
