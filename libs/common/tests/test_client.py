@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
 import pytest
 from pydantic import SecretStr
@@ -200,4 +200,4 @@ def test_secret_with_reserved_characters_arrives(other):
         client.get("/x")
     token.close()
     sent = base64.b64decode(other.asked[0][2]["Authorization"].removeprefix("Basic ")).decode()
-    assert unquote_plus(sent.split(":")[1]) == "p%41:s/ s"
+    assert unquote(sent.split(":")[1]) == "p%41:s/ s"

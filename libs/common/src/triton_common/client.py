@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote_plus
+from urllib.parse import quote
 
 import httpx2
 from pydantic import SecretStr
@@ -235,7 +235,7 @@ class SyncServiceToken(httpx2.Auth):
                     "POST",
                     "/api/v1/auth/token",
                     data={"grant_type": "client_credentials"},
-                    auth=(quote_plus(self._client_id), quote_plus(secret)),  # as RFC 6749 §2.3.1 has it
+                    auth=(quote(self._client_id, safe=""), quote(secret, safe="")),  # as RFC 6749 §2.3.1 has it
                 )
                 self._token = answer["access_token"]
                 lifetime = float(answer["expires_in"])

@@ -2,7 +2,7 @@
 
 import json
 from typing import Annotated, Final
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, status
@@ -145,7 +145,7 @@ async def token(  # noqa: PLR0917  FastAPI calls it by name
     if basic and client_secret:
         raise InvalidRequest("Send the client's secret by HTTP Basic or in the form, not both.")
     # RFC 6749 §2.3.1 has both parts percent-encoded; a "+" stays one, for the many clients that do not encode
-    name, secret = (unquote_plus(basic.username), unquote_plus(basic.password)) if basic else (client_id, client_secret)
+    name, secret = (unquote(basic.username), unquote(basic.password)) if basic else (client_id, client_secret)
     return await service_accounts.grant(
         database, passwords=passwords, issuer=issuer, name=name, secret=secret, scope=scope
     )
