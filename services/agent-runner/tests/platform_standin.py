@@ -128,7 +128,7 @@ class Platform:
         @router.post("/api/v1/auth/token")
         async def token(request: Request) -> dict[str, Any]:
             self._called("token")
-            expected = base64.b64encode(f"agent-runner:{quote(CLIENT_SECRET, safe="")}".encode()).decode()
+            expected = base64.b64encode(f"agent-runner:{quote(CLIENT_SECRET, safe='')}".encode()).decode()
             if request.headers.get("Authorization") != f"Basic {expected}":
                 raise Unauthorized
             return {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}
