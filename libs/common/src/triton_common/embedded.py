@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -124,7 +125,7 @@ def tail(log: Path, lines: int = 20, *, since: int = 0) -> str:
         return ""
 
 
-class _Child:
+class _Child(ABC):
     """Start and stop of a server outside a supervisor, as tests do."""
 
     name: str
@@ -133,11 +134,11 @@ class _Child:
     stop_signal: signal.Signals
     _process: "subprocess.Popen[bytes] | None" = None
 
-    def prepare(self) -> int | None:
-        raise NotImplementedError
+    @abstractmethod
+    def prepare(self) -> int | None: ...
 
-    def check(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def check(self) -> None: ...
 
     def start(self) -> None:
         """Start and wait until it answers. Raises ServerNotStarted with the end of its log."""
