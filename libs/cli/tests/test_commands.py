@@ -151,6 +151,14 @@ def test_reset_asks_and_deletes_what_is_its_own(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["somebody's file"]
 
 
+def test_reset_refuses_a_folder_that_no_stack_made(tmp_path):
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "mine.txt").touch()
+    answer = CliRunner().invoke(app, ["reset", "--yes", "--state", str(tmp_path)])
+    assert answer.exit_code == 1
+    assert (tmp_path / "documents" / "mine.txt").exists()
+
+
 def test_reset_without_anything_says_so(tmp_path):
     answer = CliRunner().invoke(app, ["reset", "--yes", "--state", str(tmp_path / "none")])
     assert "nothing to delete" in answer.output

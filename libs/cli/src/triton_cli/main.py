@@ -192,6 +192,10 @@ def reset(
     if not home.folder.exists():
         output.print("There is nothing to delete.")
         return
+    if not home.is_ours():
+        raise CommandFailed(
+            f"{home.folder} is no folder of a stack: nothing was deleted. Name the right one with --state."
+        )
     if not yes and not typer.confirm(f"Delete all data, logs, secrets and documents in {home.folder}?"):
         raise CommandFailed("Nothing was deleted.")
     home.delete()

@@ -20,7 +20,7 @@ from triton_cli.state import ADMIN_EMAIL, CHECKOUT, CommandFailed, Secrets, Stat
 from triton_common.embedded import Postgres, Redis
 
 DATABASES: Final = ("auth", "jobs")
-WORKER_THREADS: Final = 8
+WORKER_THREADS: Final = 4  # more would ask analytics-service for more reports at once than it queues
 CHECK_TIMEOUT: Final = 5.0  # seconds
 GRACE: Final = 5  # seconds that a service gives its open requests when it stops
 

@@ -158,6 +158,10 @@ class State:
         new.write_text(json.dumps(stack, indent=2) + "\n")
         new.replace(self._stack)
 
+    def is_ours(self) -> bool:
+        """Whether a stack was ever started here: each leaves its lock and its secrets."""
+        return self._lock.exists() or self.secrets_file.exists()
+
     def delete(self) -> None:
         """Delete all that a stack put here, and nothing else: the folder may be one that somebody named by mistake."""
         for folder in (self.logs, self.documents, self.postgres, self.redis, self.clickhouse, self.spool):
