@@ -12,7 +12,7 @@ BAR: Final = 30  # height of a bar's row
 LABELS: Final = 240  # width of the labels left of the bars
 VALUES: Final = 90  # and of the values right of them
 LINE_HEIGHT: Final = 260
-MARGIN: Final = 56  # left of a line chart, for the axis
+MARGIN: Final = 72  # left of a line chart, for the amounts of the axis and their sign
 LONGEST_LABEL: Final = 28  # characters that fit into LABELS, in a wide font
 FOOT: Final = 34
 
