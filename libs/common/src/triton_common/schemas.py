@@ -183,6 +183,14 @@ class JobStage(StrEnum):
     CHECKING = "checking"
 
 
+class JobPriority(StrEnum):
+    """Which of the waiting jobs goes first."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class JobParameters(Schema):
     """What a submitter may ask for."""
 
@@ -196,6 +204,9 @@ class JobClaim(Schema):
 
     worker: Text = Field(max_length=200)
     task_id: str | None = Field(default=None, max_length=200)
+    claim_id: UUID | None = Field(
+        default=None, description="Made for this claim: repeated with it, a claim whose answer was lost is one claim"
+    )
 
 
 class ClaimedJob(Schema):
@@ -243,13 +254,16 @@ class JobError(Schema):
 
 
 class JobFinish(Schema):
-    """How an attempt ended. `released` gives the job back at once, for another worker."""
+    """How an attempt ended. `released` gives the job back, for another worker; the attempt does not count."""
 
     attempt: int
     outcome: Literal["completed", "failed", "cancelled", "released"]
     document: "DocumentContent | None" = None
     error: JobError | None = None
     retryable: bool = Field(default=False, description="With outcome failed: another attempt may succeed")
+    retry_after_seconds: float = Field(
+        default=0, ge=0, le=3600, description="With outcome released: when the job is due again"
+    )
 
     @model_validator(mode="after")
     def complete(self) -> "JobFinish":
