@@ -21,6 +21,7 @@ from worker_process import Start, WorkerProcess
 
 from agent_runner.runs import Worker
 from agent_runner.settings import Settings
+from agent_runner.worker import MAKERS
 
 pytest_plugins = ["triton_common.testing"]
 
@@ -64,7 +65,7 @@ def settings(platform: Platform) -> Settings:
 @pytest.fixture
 def worker(settings: Settings) -> Iterator[Worker]:
     """A worker process' shared part, writing offline."""
-    worker = Worker.start(settings)
+    worker = Worker.start(settings, makers=MAKERS)
     yield worker
     worker.close()
 
@@ -103,7 +104,7 @@ def worker_with(settings: Settings) -> Iterator[Callable[..., Worker]]:
     with ExitStack() as stack:
 
         def make(**different: Any) -> Worker:
-            worker = Worker.start(settings.model_copy(update=different))
+            worker = Worker.start(settings.model_copy(update=different), makers=MAKERS)
             stack.callback(worker.close)
             return worker
 

@@ -7,7 +7,7 @@ import examples
 import pytest
 from platform_standin import Platform, Row
 
-from agent_runner import attempts, runs
+from agent_runner import attempts, collecting, gathering, runs
 from agent_runner.runs import Worker
 from triton_common.errors import ContentTooLarge
 from triton_common.schemas import Fees, JobStage
@@ -127,7 +127,7 @@ def test_analytics_away_fails_the_attempt_for_another_try(platform: Platform, wo
 def test_a_slow_report_fails_the_attempt_for_another_try(platform: Platform, worker: Worker, monkeypatch):
     row = platform.add(examples.job())
     platform.gate.clear()
-    monkeypatch.setattr(runs.collecting, "TIMEOUT", 0.05)
+    monkeypatch.setattr(collecting, "TIMEOUT", 0.05)
 
     assert run(worker, row) == "failed"
 
@@ -175,7 +175,7 @@ def test_what_nobody_foresaw_fails_with_the_tracebacks_id_alone(
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("the secret 123-45-6789")
 
-    monkeypatch.setattr(runs.gathering, "gather", crash)
+    monkeypatch.setattr(gathering, "gather", crash)
 
     assert run(worker, row) == "failed"
 

@@ -1,36 +1,29 @@
-"""A generation job from claim to outcome: collecting → modelling → writing → checking."""
+"""A job from claim to outcome, whatever its type: what is made of it is the business of its type's maker."""
 
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
 from loguru import logger
-from pydantic import ValidationError
 from uuid_utils.compat import uuid7
 
-from agent_runner import attempts, collecting, document, gathering, value_model, writing
+from agent_runner import attempts, collecting
 from agent_runner.attempts import Attempt
-from agent_runner.checking import Grounding
 from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
 from triton_common.client import SyncServiceClient, SyncServiceToken
 from triton_common.errors import AppError, Internal, Unavailable, Unprocessable
 from triton_common.logging import log_context
-from triton_common.schemas import DocumentContent, JobError, JobParameters, JobStage, JobStatus, ProblemDetail
-
-JOB_TYPE = "value_proposition"
+from triton_common.schemas import DocumentContent, JobError, JobStatus
 
 Ended = Literal["completed", "failed", "cancelled", "released", "lost", "not_claimed"]
 
 
 class JobTypeUnknown(Unprocessable):
     """No worker knows jobs of this type."""
-
-
-class ParametersInvalid(Unprocessable):
-    """The job's parameters are not valid."""
 
 
 class JobCrashed(Internal):
@@ -42,6 +35,7 @@ class Worker:
     """What all jobs of a worker process share."""
 
     settings: Settings
+    makers: "Mapping[str, Maker]"
     jobs: SyncServiceClient
     analytics: SyncServiceClient
     models: Models
@@ -50,11 +44,12 @@ class Worker:
     draining: bool = False
 
     @classmethod
-    def start(cls, settings: Settings) -> "Worker":
+    def start(cls, settings: Settings, *, makers: "Mapping[str, Maker]") -> "Worker":
         """Opens no connection yet. Raises ValueError for an AGENT_MODEL that no provider has."""
         token = SyncServiceToken(settings.auth_url, client_id=settings.client_id, client_secret=settings.client_secret)
         return cls(
             settings=settings,
+            makers=makers,
             jobs=SyncServiceClient(settings.jobs_url, token=token),
             analytics=SyncServiceClient(settings.analytics_url, token=token, timeout=collecting.CALL_TIMEOUT),
             models=Models(settings),
@@ -78,6 +73,11 @@ class Worker:
         """Close all connections."""
         for connected in (self.jobs, self.analytics, self.token, self.models):
             connected.close()
+
+
+Maker = Callable[[Worker, Attempt], DocumentContent]
+"""Makes a job's document. It reports through the attempt and waits through its `stop`; the AppError it raises is the
+job's failure, an Unavailable one worth another attempt. It may be stopped, and run again, at any point."""
 
 
 def run(worker: Worker, job_id: UUID, *, name: str, task_id: str | None) -> Ended:
@@ -121,10 +121,16 @@ def _run(worker: Worker, attempt: Attempt) -> Ended:
 
 
 def _complete(worker: Worker, attempt: Attempt) -> Ended:
-    status = attempt.finish("completed", document=_make(worker, attempt))
+    status = attempt.finish("completed", document=_maker(worker, attempt.job.job_type)(worker, attempt))
     if status is None:
         return "lost"
     return "cancelled" if status is JobStatus.CANCELLED else "completed"  # somebody cancelled it after our last report
+
+
+def _maker(worker: Worker, job_type: str) -> Maker:
+    if job_type not in worker.makers:
+        raise JobTypeUnknown(f"This worker runs {', '.join(sorted(worker.makers))} jobs, not {job_type}.")
+    return worker.makers[job_type]
 
 
 def _fail(attempt: Attempt, error: AppError, *, retryable: bool = False, traceback_id: str | None = None) -> Ended:
@@ -136,48 +142,3 @@ def _fail(attempt: Attempt, error: AppError, *, retryable: bool = False, traceba
         traceback_id=traceback_id,
     )
     return "failed" if attempt.finish("failed", error=told, retryable=retryable) else "lost"
-
-
-def _make(worker: Worker, attempt: Attempt) -> DocumentContent:
-    """The four stages. Raises the AppError that is the job's failure, or Stopped."""
-    job = attempt.job
-    if job.job_type != JOB_TYPE:
-        raise JobTypeUnknown(f"This worker runs {JOB_TYPE} jobs, not {job.job_type}.")
-    parameters = _parameters(job.parameters)
-
-    attempt.report(5, JobStage.COLLECTING, "Reading the prospect's reports")
-    reports = collecting.collect(worker.analytics, job, stop=attempt.stop)
-
-    attempt.report(30, JobStage.MODELLING, "Computing savings, fees and return")
-    terms = job.value_proposition
-    model = value_model.calculate(reports.cohort, reports.summary, terms, horizon_months=parameters.horizon_months)
-    facts = gathering.gather(job, reports, model)
-    grounding = Grounding.of(job, facts)
-
-    attempt.report(40, JobStage.WRITING, "Describing the population")
-    draft = writing.write(
-        job,
-        facts,
-        grounding,
-        models=worker.models,
-        settings=worker.settings,
-        stop=attempt.stop,
-        written=lambda agent: attempt.report(
-            60 if agent is writing.ANALYST else 80, JobStage.WRITING, f"{agent.name} is done"
-        ),
-    )
-
-    attempt.report(90, JobStage.CHECKING, "Checking every figure against the facts")
-    document.check(draft, grounding)
-    return document.assemble(job, draft, facts, reports=reports, model=model)
-
-
-def _parameters(given: dict[str, object]) -> JobParameters:
-    try:
-        return JobParameters.model_validate(given)
-    except ValidationError as error:
-        details = [
-            ProblemDetail(field=".".join(["parameters", *map(str, e["loc"])]), issue=e["msg"], code=e["type"])
-            for e in error.errors(include_input=False)
-        ]
-        raise ParametersInvalid("Correct the parameters named in details.", details=details) from error

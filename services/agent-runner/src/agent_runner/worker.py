@@ -1,6 +1,7 @@
 """The Celery worker: takes messages from the queue "agent-runner" and runs the jobs they name, each in a thread.
 
-`celery -A agent_runner.worker worker`. Importing this opens nothing; the worker process does when it starts.
+`celery -A agent_runner.worker worker`. Importing this opens nothing; the worker process does when it starts. A module
+that imports `app` and puts a maker into MAKERS is a worker for another type of job: `celery -A that.module worker`.
 """
 
 from importlib.metadata import version
@@ -12,8 +13,8 @@ from opentelemetry import propagate
 from opentelemetry.trace import SpanKind
 from prometheus_client import start_http_server
 
-from agent_runner import runs
-from agent_runner.runs import Worker
+from agent_runner import runs, value_proposition
+from agent_runner.runs import Maker, Worker
 from agent_runner.settings import Settings
 from triton_common.logging import configure_logging, log_context
 from triton_common.messages import Ping, RunJob
@@ -30,6 +31,9 @@ app.conf.update(
     worker_concurrency=8,
     worker_proc_alive_timeout=30,
 )
+
+MAKERS: Final[dict[str, Maker]] = {value_proposition.JOB_TYPE: value_proposition.make}
+"""What this worker makes of a job, by the job's type."""
 
 _worker: Worker | None = None
 
@@ -74,7 +78,7 @@ def _start(**_: Any) -> None:
     global _worker  # noqa: PLW0603  one worker a process; Celery's signals leave no other place for it
     configure_tracing(service=NAME, version=version(NAME))
     try:
-        _worker = Worker.start(settings)
+        _worker = Worker.start(settings, makers=MAKERS)
     except ValueError as error:  # Celery would log it and go on without
         raise SystemExit(str(error)) from error
     if settings.metrics_port:
