@@ -14,7 +14,8 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from rich.console import Console
 
-from triton_cli.demo import Api, Outcome, fetching, show, synthea_extract, walk
+from triton_cli.api import Api
+from triton_cli.demo import Outcome, fetching, show, synthea_extract, walk
 from triton_cli.state import ADMIN_EMAIL, CommandFailed, State
 from triton_common.settings import CommonSettings
 from triton_common.testing import free_port
@@ -237,7 +238,7 @@ async def test_a_refusal_shows_code_and_message(platform, serving):
 
 async def test_a_platform_that_does_not_answer_is_told_of():
     async with Api(f"http://127.0.0.1:{free_port()}") as api:
-        with pytest.raises(CommandFailed, match="got no answer"):
+        with pytest.raises(CommandFailed, match="does not answer"):
             await api.get("/api/v1/clients")
 
 

@@ -6,27 +6,27 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import urljoin
 
-import httpx2
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from uuid_utils.compat import uuid7
 
-from triton_cli.running import follow, for_ever, running, url_of
+from triton_cli.api import Api
+from triton_cli.command import say
+from triton_cli.progress import follow, shown
+from triton_cli.running import follow_start, for_ever, running
 from triton_cli.sample import write_sample
-from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State
-from triton_common.client import remote_error
-from triton_common.errors import problem_of
-from triton_common.schemas import JobStatus, ValuePropositionContent
+from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State, url_of
+from triton_common.schemas import ValuePropositionContent
 
 CLIENT: Final = "Northstar Health Programmes"
 PROGRAMME: Final = "Cardiometabolic Coaching"
@@ -39,10 +39,7 @@ SYNTHEA: Final[dict[str, tuple[str, ...]]] = {
 }
 """The files of a Synthea CSV export that make each dataset. Without the first it is left out, clinical excepted."""
 
-FINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 UPLOAD_TIMEOUT: Final = 900.0  # seconds; an extract is checked whole before it is answered
-STREAM_SILENCE: Final = 60.0  # seconds without even a heartbeat, then the stream is opened anew
-RECONNECTS: Final = 60  # in a row, without an event between; a second apart
 HEADLINES: Final = (
     ("Members", "members"),
     ("Member months", "member_months"),
@@ -132,93 +129,6 @@ class Extract:
     files: Mapping[str, tuple[Path, ...]]
 
 
-class Api:
-    """The gateway, as one user sees it. Answers JSON; raises CommandFailed with what the platform says is wrong."""
-
-    def __init__(self, url: str) -> None:
-        self._http = httpx2.AsyncClient(base_url=url, timeout=30, trust_env=False)
-
-    async def log_in(self, email: str, password: str) -> None:
-        """Every call from now on is this user's."""
-        answer = await self.post("/api/v1/auth/login", json={"email": email, "password": password})
-        self._http.headers["Authorization"] = f"Bearer {answer['access_token']}"
-
-    async def get(self, path: str, **params: str) -> Any:
-        """GET, parsed."""
-        return (await self._send("GET", path, params=params)).json()
-
-    async def text(self, path: str, **params: str) -> str:
-        """GET, as it is."""
-        return (await self._send("GET", path, params=params)).text
-
-    async def post(self, path: str, **options: Any) -> Any:
-        """POST, parsed."""
-        return (await self._send("POST", path, **options)).json()
-
-    async def patch(self, path: str, *, json: Any) -> Any:
-        """PATCH, parsed."""
-        return (await self._send("PATCH", path, json=json)).json()
-
-    async def find(self, path: str, name: str, **filters: str) -> Any | None:
-        """The newest item of a list that has this name."""
-        cursor: dict[str, str] = {}
-        while True:
-            page = await self.get(path, limit="200", **filters, **cursor)
-            for item in page["items"]:
-                if item["name"] == name:
-                    return item
-            if not page["next_cursor"]:
-                return None
-            cursor = {"cursor": page["next_cursor"]}
-
-    async def events(self, path: str, last: str | None) -> AsyncIterator[tuple[str, Any]]:
-        """The events after `last`, with their ids, until the stream ends or breaks."""
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
-        timeout = httpx2.Timeout(10, read=STREAM_SILENCE)
-        async with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
-            if response.is_server_error:  # it is starting again, or its gateway is: as good as a stream that broke
-                return
-            if response.is_error:
-                await response.aread()
-                raise _failure(response)
-            fields: dict[str, str] = {}
-            async for line in response.aiter_lines():
-                name, _, value = line.partition(":")
-                if name:
-                    fields[name] = value.removeprefix(" ")
-                elif not line and "data" in fields:
-                    yield fields.get("id", ""), json.loads(fields["data"])
-                    fields = {}
-
-    async def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        try:
-            response = await self._http.request(method, path, **options)
-        except httpx2.TransportError as error:
-            raise CommandFailed(
-                f"{method} {path} got no answer ({type(error).__name__}): see `triton status`, `triton logs gateway`."
-            ) from error
-        if response.is_error:
-            raise _failure(response)
-        return response
-
-    async def __aenter__(self) -> Self:
-        """As a context, it closes itself."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-
-def _failure(response: httpx2.Response) -> CommandFailed:
-    request = response.request
-    problem = problem_of(response.content)
-    details = "".join(f"\n  {detail.field}: {detail.issue}" for detail in (problem.details if problem else []))
-    told = f" ({problem.code}, request {problem.request_id})" if problem else ""
-    what = f"{request.method} {request.url.path} answered {response.status_code}"
-    return CommandFailed(f"{what}: {remote_error(response).message}{told}{details}")
-
-
 def synthea_extract(folder: Path) -> Extract:
     """What a Synthea CSV export has to load. Raises CommandFailed when it has none of the files."""
     if not folder.is_dir():
@@ -274,7 +184,7 @@ async def run(
                 await context.enter_async_context(running(state, port=port or DEFAULT_PORT, console=console))
                 url = url_of(port or DEFAULT_PORT)
             else:
-                stack = await follow(state, console, alive=state.is_locked)
+                stack = await follow_start(state, console, alive=state.is_locked)
                 url = stack["url"]
                 _say(console, f"using the platform that runs at {url}, process {stack['pid']}")
         api = await context.enter_async_context(Api(url))
@@ -368,9 +278,9 @@ async def walk(
         )
         outcome.job_id = job["id"]
         _say(console, f"submitted job {job['id']}")
-        await _follow(api, job["id"], console)
-        job = await api.get(f"/api/v1/jobs/{job['id']}")
-        if job["status"] != JobStatus.COMPLETED:
+        with shown(console) as show:
+            job = await follow(api, job["id"], show=show, tell=partial(_say, console))
+        if job["status"] != "completed":
             reason = (job["error"] or {}).get("message", "it was cancelled")
             raise CommandFailed(f"The job {job['status']}: {reason} `triton logs agent-worker` has the rest.")
     with step("document"):
@@ -411,57 +321,6 @@ async def _load(
     _say(console, f"loaded {dataset}: {batch['rows']:,} rows, {time.monotonic() - started:.1f} s")
 
 
-async def _follow(api: Api, job_id: str, console: Console) -> None:
-    """Show the job's progress until it is over. A stream that breaks is taken up after the last event seen."""
-    last, misses = None, 0
-    with _progress(console) as show:
-        while misses < RECONNECTS:
-            try:
-                async for event_id, event in api.events(f"/api/v1/jobs/{job_id}/events", last):
-                    last, misses = event_id or last, 0
-                    show(event)
-                    if event["status"] in FINAL:
-                        return
-            except httpx2.TransportError:
-                pass
-            misses += 1
-            await asyncio.sleep(min(1.0, 0.2 * misses))
-    raise CommandFailed(f"The events of job {job_id} broke off. See `triton status`; the job may still end well.")
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A bar that shows a job's events; a line per stage where there is no terminal."""
-    if not console.is_terminal:
-        yield _lines(console)
-        return
-    columns = (TextColumn("  {task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("pending", total=100)
-
-        def show(event: Mapping[str, Any]) -> None:
-            progress.update(task, completed=event["progress"], description=_what(event))
-
-        yield show
-
-
-def _lines(console: Console) -> Callable[[Mapping[str, Any]], None]:
-    shown = ""
-
-    def show(event: Mapping[str, Any]) -> None:
-        nonlocal shown
-        what = _what(event)
-        if what != shown:
-            shown = what
-            _say(console, f"{what}, {event['progress']} %")
-
-    return show
-
-
-def _what(event: Mapping[str, Any]) -> str:
-    return str(event["stage"] or event["status"]) if event["status"] == JobStatus.PROCESSING else str(event["status"])
-
-
 async def _save(api: Api, document_id: str, state: State) -> Path:
     """Keep the document's three forms; answers the path of the HTML."""
     for form in ("json", "md", "html"):
@@ -478,4 +337,4 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+    say(f"  {text}", console=console)

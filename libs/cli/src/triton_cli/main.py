@@ -7,43 +7,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Final, NoReturn, ParamSpec
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from triton_cli import jobs
+from triton_cli.command import DEFAULT_STATE, JsonOption, StateOption, output, progress, say, sentences, until_signal
 from triton_cli.logs import readable
-from triton_cli.state import ADMIN_EMAIL, CHECKOUT, DEFAULT_PORT, CommandFailed, State
+from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State
 from triton_common.embedded import tail
-
-P = ParamSpec("P")
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Triton on this machine: real Postgres, Redis, ClickHouse and Traefik, without Docker and without root.",
+    help="Triton on this machine, with real Postgres, Redis, ClickHouse and Traefik, without Docker and without root; "
+    "and its jobs, here or on another platform.",
     epilog="Begin with `triton demo`. Data, logs and documents live in .triton of the checkout.",
 )
-progress = Console(stderr=True)
-output = Console()
-
 DOWN_TIMEOUT: Final = 90.0
-INTERRUPTED: Final = 130  # what shells answer for a command that SIGINT ended
 MAX_PORT: Final = 65_535 - 9
 
-StateOption = Annotated[
-    Path,
-    typer.Option(
-        "--state",
-        envvar="TRITON_STATE",
-        help="Folder of this stack's data, logs and documents.",
-        show_default=".triton",
-    ),
-]
 PortOption = Annotated[
     int | None,
     typer.Option(
@@ -54,24 +41,8 @@ PortOption = Annotated[
         show_default=str(DEFAULT_PORT),
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
-DEFAULT_STATE: Final = CHECKOUT / ".triton"
 
-
-def sentences(command: Callable[P, None]) -> Callable[P, None]:
-    """A command whose failures are sentences, not tracebacks."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except CommandFailed as error:
-            progress.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-
-    return run
+app.add_typer(jobs.app, name="jobs")
 
 
 @app.command()
@@ -84,7 +55,7 @@ def up(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Start the platform and keep it running until Ctrl-C. Data of earlier runs is kept."""
-    from triton_cli.running import for_ever, running, until_signal  # noqa: PLC0415  the servers' drivers take a second to import
+    from triton_cli.running import for_ever, running  # noqa: PLC0415  the servers' drivers take a second to import
 
     home = State(state)
     if detach:
@@ -246,7 +217,6 @@ def demo(  # noqa: PLR0917  typer passes options by name
     """
     from triton_cli.demo import Outcome, show, synthea_extract  # noqa: PLC0415  the servers' drivers take a second
     from triton_cli.demo import run as run_demo  # noqa: PLC0415  same
-    from triton_cli.running import until_signal  # noqa: PLC0415  same
 
     if data is not None:
         synthea_extract(data)  # a wrong folder is told before anything starts
@@ -291,16 +261,17 @@ def sample(
 
 def _say_ready(state: State, console: Console = output) -> None:
     found = state.running() or {}
+    stops = "Ctrl-C or `triton down`" if found.get("pid") == os.getpid() else "`triton down`"
     for line in (
         f"\nTriton is ready: {found.get('url')}",
         f"  {ADMIN_EMAIL} has the admin_password of {state.secrets_file}",
-        "  Ctrl-C or `triton down` stops everything; the data stays.",
+        f"  {stops} stops everything; the data stays.",
     ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line, console=console)
 
 
 def _start_detached(state: State, port: int | None) -> None:
-    from triton_cli.running import follow, until_signal  # noqa: PLC0415  the servers' drivers take a second to import
+    from triton_cli.running import follow_start  # noqa: PLC0415  the servers' drivers take a second to import
 
     if state.is_locked():
         with state.locked():  # raises: says who holds it
@@ -320,7 +291,7 @@ def _start_detached(state: State, port: int | None) -> None:
     with log.open("wb") as file:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     try:
-        until_signal(follow(state, progress, alive=lambda: child.poll() is None))
+        until_signal(follow_start(state, progress, alive=lambda: child.poll() is None))
     except CommandFailed as error:
         raise CommandFailed(f"{error}\n{tail(log, 40)}") from None
     except KeyboardInterrupt:

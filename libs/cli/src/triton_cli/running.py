@@ -2,55 +2,18 @@
 
 import asyncio
 import os
-import signal
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from rich.console import Console
 
 from triton_cli.board import Board
 from triton_cli.parts import parts_of
 from triton_cli.stack import Phase, Stack, Status, check_ports
-from triton_cli.state import CommandFailed, State
-
-T = TypeVar("T")
+from triton_cli.state import CommandFailed, State, url_of
 
 FRAME: Final = 0.125  # seconds between two drawings of the status lines
-SAME_SIGNAL: Final = 1.0  # seconds in which a second signal is the first once more: `uv run` passes on what we got too
-
-
-def url_of(port: int) -> str:
-    """Where the platform answers."""
-    return f"http://127.0.0.1:{port}"
-
-
-def until_signal(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main`; SIGINT, SIGTERM and SIGHUP cancel it, and a second one cancels what it does about the first.
-
-    Raises KeyboardInterrupt when it was cancelled.
-    """
-
-    async def run() -> T:
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(main)
-        last = 0.0
-
-        def interrupt() -> None:
-            nonlocal last
-            if time.monotonic() - last > SAME_SIGNAL:
-                task.cancel()
-            last = time.monotonic()
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, interrupt)
-        return await task
-
-    try:
-        return asyncio.run(run())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
 
 
 @asynccontextmanager
@@ -110,7 +73,7 @@ async def running(state: State, *, port: int, console: Console) -> AsyncIterator
             console.print("Everything is stopped.", style="dim")
 
 
-async def follow(state: State, console: Console, *, alive: Callable[[], bool]) -> dict[str, Any]:
+async def follow_start(state: State, console: Console, *, alive: Callable[[], bool]) -> dict[str, Any]:
     """Show how the stack that another process starts here becomes ready; answers what that says of itself.
 
     `alive` tells whether the process is there. Raises CommandFailed when it ends before.

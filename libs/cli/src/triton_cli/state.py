@@ -17,6 +17,11 @@ UNFIT: Final = '#?"\\'  # in a folder's path: what ends the path of ClickHouse's
 ADMIN_EMAIL: Final = "admin@triton.example"
 
 
+def url_of(port: int) -> str:
+    """Where the platform of this machine answers."""
+    return f"http://127.0.0.1:{port}"
+
+
 class CommandFailed(Exception):
     """A command cannot do what it was asked for; the message is a sentence that says what to do."""
 

@@ -1,0 +1,208 @@
+"""The gateway as one user sees it: who that is, requests, streams of events, and what a refusal says."""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any, Final, Self
+
+import httpx2
+
+from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State, url_of
+
+TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
+STREAM_SILENCE: Final = 60.0  # seconds without even a heartbeat, then the stream is opened anew
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+PAGE: Final = 200  # the most that a list answers at once
+
+
+class Unreachable(CommandFailed):
+    """Nobody answered, or the connection broke before the answer: what was asked may have been done."""
+
+    passing: Final = True
+
+    def __init__(self, url: str, error: Exception) -> None:
+        self.refused = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)  # then nothing was asked
+        super().__init__(
+            f"{url} does not answer ({type(error).__name__}). See `triton status`; `triton up` starts the platform of "
+            "this machine, --url or TRITON_URL names another."
+        )
+
+
+class Refused(CommandFailed):
+    """The platform answered, and said no."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        from triton_common.schemas import Problem  # noqa: PLC0415  what is refused may take the time to import it
+
+        request, self.status = response.request, response.status_code
+        try:
+            problem = Problem.model_validate_json(response.content)
+        except ValueError:
+            problem = Problem(type="", title="", status=self.status, code="", message="No reason was given.")
+        self.passing = self.status >= 500  # or so one hopes: a part that starts again
+        self.code, self.request_id, self.message = problem.code, problem.request_id, problem.message
+        told = ", ".join(filter(None, (self.code, self.request_id and f"request {self.request_id}")))
+        text = f"{request.method} {request.url.path} answered {self.status}: {self.message}"
+        if told:
+            text += f" ({told})"
+        if wait := response.headers.get("Retry-After"):
+            text += f" Try again in {wait} s."
+        super().__init__(text + "".join(f"\n  {detail.field}: {detail.issue}" for detail in problem.details))
+
+
+class NoStream(CommandFailed):
+    """The answer is no stream of events."""
+
+
+class Api:
+    """The gateway at `url`. As a context it holds connections, and may be entered again; who is logged in stays.
+
+    Answers JSON; raises Refused with what the platform says is wrong, or Unreachable.
+    """
+
+    def __init__(self, url: str, *, token: str = "", email: str = "", password: str = "") -> None:
+        """With an e-mail address and a password it logs in when it is first entered."""
+        try:
+            parts = httpx2.URL(url)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise CommandFailed(f"{url} is no URL: {error}.") from error
+        if parts.scheme not in ("http", "https") or not parts.host or parts.userinfo:
+            raise CommandFailed("The platform's URL is http:// or https://, then the host, without a user's name.")
+        self.url = url.rstrip("/")
+        self._here = parts.host in LOOPBACK
+        self._token = token
+        self._credentials = (email, password) if password else None
+
+    async def log_in(self, email: str, password: str) -> None:
+        """Every call from now on is this user's."""
+        answer = await self.post("/api/v1/auth/login", json={"email": email, "password": password})
+        self._token = answer["access_token"]
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """GET, parsed."""
+        return _parsed(await self._send("GET", path, params=params))
+
+    async def text(self, path: str, **params: str) -> str:
+        """GET, as it is."""
+        return (await self._send("GET", path, params=params)).text
+
+    async def post(self, path: str, **options: Any) -> Any:
+        """POST, parsed."""
+        return _parsed(await self._send("POST", path, **options))
+
+    async def patch(self, path: str, *, json: Any) -> Any:
+        """PATCH, parsed."""
+        return _parsed(await self._send("PATCH", path, json=json))
+
+    async def items(self, path: str, **filters: Any) -> AsyncIterator[Any]:
+        """All items of a list, page after page."""
+        cursor: dict[str, str] = {}
+        while True:
+            page = await self.get(path, limit=PAGE, **filters, **cursor)
+            for item in page["items"]:
+                yield item
+            if not page["next_cursor"]:
+                return
+            cursor = {"cursor": page["next_cursor"]}
+
+    async def find(self, path: str, name: str, **filters: str) -> Any | None:
+        """The newest item of a list that has this name."""
+        async for item in self.items(path, **filters):
+            if item["name"] == name:
+                return item
+        return None
+
+    async def events(self, path: str, last: int) -> AsyncIterator[Any]:
+        """The events after number `last`, until the stream ends. Raises NoStream, Refused, or Unreachable."""
+        headers = self._headers() | {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(last)} if last else {})
+        timeout = httpx2.Timeout(10, read=STREAM_SILENCE)
+        try:
+            async with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                if response.status_code == httpx2.codes.NO_CONTENT:
+                    return
+                if response.is_client_error and response.status_code != httpx2.codes.NOT_ACCEPTABLE:
+                    await response.aread()
+                    raise Refused(response)
+                kind = response.headers.get("Content-Type", "no content type").partition(";")[0]
+                if response.status_code != httpx2.codes.OK or kind != "text/event-stream":
+                    raise NoStream(f"the answer is {response.status_code}, {kind}")
+                fields: dict[str, str] = {}
+                async for line in response.aiter_lines():
+                    name, _, value = line.partition(":")
+                    if name:
+                        fields[name] = value.removeprefix(" ")
+                    elif not line and "data" in fields:
+                        yield json.loads(fields["data"])
+                        fields = {}
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
+
+    async def _send(
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> httpx2.Response:
+        try:
+            response = await self._http.request(method, path, headers=self._headers() | (headers or {}), **options)
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
+        if response.is_error:
+            raise Refused(response)
+        return response
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    async def __aenter__(self) -> Self:
+        """Open; log in when that has not been done."""
+        # the environment's proxies know nothing of this machine's own ports
+        self._http = httpx2.AsyncClient(base_url=self.url, timeout=TIMEOUT, trust_env=not self._here)
+        if self._credentials and not self._token:
+            try:
+                await self.log_in(*self._credentials)
+            except BaseException:
+                await self._http.aclose()
+                raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+def _parsed(response: httpx2.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        raise CommandFailed(
+            f"{response.request.url} answered something that is not JSON: is this a Triton platform?"
+        ) from None
+
+
+def api_of(url: str | None, state: State) -> Api:
+    """The platform at `url`, else the one that runs from `state`, else the one at the default port; as the user that
+    the environment names, else, on this machine's own platform and nowhere else, as its admin.
+
+    Raises CommandFailed when there is nobody to log in as.
+    """
+    own = (state.running() or {}).get("url")
+    at = url or own or url_of(DEFAULT_PORT)
+    Api(at)  # raises: what is no URL is told of first
+    if token := os.environ.get("TRITON_TOKEN"):
+        if not (token.isascii() and token.isprintable()):
+            raise CommandFailed("TRITON_TOKEN is no token: it has characters that no header takes.")
+        return Api(at, token=token)
+    email, password = os.environ.get("TRITON_EMAIL"), os.environ.get("TRITON_PASSWORD")
+    if email and password:
+        return Api(at, email=email, password=password)
+    if email or password:
+        raise CommandFailed("Set TRITON_EMAIL and TRITON_PASSWORD both, or TRITON_TOKEN.")
+    secrets = state.known_secrets() if own and _same(at, own) else None
+    if secrets is not None:
+        return Api(at, email=ADMIN_EMAIL, password=secrets.admin_password)
+    here = "" if own else f" No platform runs from {state.folder}: `triton up` starts one, whose admin you then are."
+    raise CommandFailed(f"Nobody to log in as at {at}: set TRITON_TOKEN, or TRITON_EMAIL and TRITON_PASSWORD.{here}")
+
+
+def _same(url: str, own: str) -> bool:
+    """Whether `url` is this machine's own platform, by whichever name. Its admin's password goes nowhere else."""
+    asked, ours = httpx2.URL(url), httpx2.URL(own)
+    return asked.scheme == "http" and asked.host in LOOPBACK and asked.port == ours.port

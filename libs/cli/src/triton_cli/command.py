@@ -1,0 +1,92 @@
+"""What all commands share: where they print, the options they have in common, their failures as sentences."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Final, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from triton_cli.state import CHECKOUT, CommandFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+progress = Console(stderr=True)
+output = Console()
+
+SAME_SIGNAL: Final = 1.0  # seconds in which a second signal is the first once more: `uv run` passes on what we got too
+INTERRUPTED: Final = 130  # what shells answer for a command that SIGINT ended
+DEFAULT_STATE: Final = CHECKOUT / ".triton"
+
+StateOption = Annotated[
+    Path,
+    typer.Option(
+        "--state",
+        envvar="TRITON_STATE",
+        file_okay=False,
+        help="Folder of this stack's data, logs and documents.",
+        show_default=".triton",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+
+
+def sentences(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose failures are sentences, not tracebacks. One whose reader has gone, as `head` does, is silent."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            try:
+                command(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # here: at the interpreter's end a reader that has gone would be a traceback
+        except CommandFailed as error:
+            say(f"error: {error}", style="red")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def say(text: str, *, console: Console = progress, style: str | None = None) -> None:
+    """A line for people, as it is: no markup, no colours of its own, never broken."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def until_signal(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main`; SIGINT, SIGTERM and SIGHUP cancel it, and a second one cancels what it does about the first.
+
+    Raises KeyboardInterrupt when it was cancelled.
+    """
+
+    async def run() -> T:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(main)
+        last = 0.0
+
+        def interrupt() -> None:
+            nonlocal last
+            if time.monotonic() - last > SAME_SIGNAL:
+                task.cancel()
+            last = time.monotonic()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, interrupt)
+        return await task
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

@@ -1,0 +1,655 @@
+"""`triton jobs`: generation jobs on any platform, through its gateway like any user."""
+
+import asyncio
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from triton_cli.command import (
+    DEFAULT_STATE,
+    INTERRUPTED,
+    JsonOption,
+    StateOption,
+    output,
+    progress,
+    say,
+    sentences,
+    until_signal,
+)
+from triton_cli.state import CommandFailed, State
+
+if TYPE_CHECKING:
+    from triton_cli.api import Api  # its HTTP client takes a while to import: each command does when it runs
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+EXITS: Final = {"completed": 0, "failed": 3, "cancelled": 4}
+TIMED_OUT: Final = 5
+SUBMITS: Final = 5  # tries of a submit whose answer was lost, all with one key
+LOST: Final = (502, 503, 504)  # a gateway's answers: whether the service did it is not known
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Submit, follow, list and change generation jobs.",
+    epilog="Exit status: 0 completed, or the command is done · 1 an error, told in a sentence · 2 wrong usage · "
+    "3 the job failed · 4 it was cancelled · 5 --timeout was over first · 130 interrupted: the job goes on. "
+    "The platform is --url or TRITON_URL, else the one that `triton up` started here. The user is TRITON_TOKEN, or "
+    "TRITON_EMAIL and TRITON_PASSWORD, else the admin of the platform that runs here.",
+)
+
+
+def duration(text: str) -> float:
+    """Seconds: 90, 90s, 15m, 2h, 3d."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw]?)", text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text} is no duration: 90s, 15m, 2h or 3d are.")
+    return float(match[1]) * UNITS[match[2] or "s"]
+
+
+def moment(text: str) -> str:
+    """RFC 3339, of a time (UTC unless it has an offset) or of how long ago it was: 2h, 3d."""
+    try:
+        if re.fullmatch(r"[\d.]+[smhdw]", text.strip()):
+            when = datetime.now(UTC) - timedelta(seconds=duration(text))
+        else:
+            when = datetime.fromisoformat(text.strip())
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text} is no time: 2026-11-22, 2026-11-22T18:30:00Z, or how long ago, as 2h or 3d, are."
+        ) from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).isoformat()
+
+
+# not those of triton_common.schemas, whose import takes longer than most commands; a test holds them equal
+Priority = Literal["high", "normal", "low"]
+
+
+class Status(StrEnum):
+    """States of a job, to choose by."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+JobArgument = Annotated[uuid.UUID, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", envvar="TRITON_URL", help="The platform.", show_default="the one that runs here"),
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option("--timeout", parser=duration, metavar="TIME", help="Wait no longer than this: 90s, 15m, 2h."),
+]
+StatusOption = Annotated[
+    list[Status] | None,
+    typer.Option(
+        "--status",
+        metavar="STATE",
+        help="pending, processing, completed, failed or cancelled; may be given several times.",
+    ),
+]
+ClientOption = Annotated[str | None, typer.Option("--client", metavar="ID|NAME", help="Of this client.")]
+ProspectOption = Annotated[str | None, typer.Option("--prospect", metavar="ID|NAME", help="Of this prospect.")]
+TypeOption = Annotated[str | None, typer.Option("--type", help="Of this type, as value_proposition.")]
+PriorityOption = Annotated[Priority | None, typer.Option("--priority", help="Of this priority.")]
+AfterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--created-after", parser=moment, metavar="TIME", help="Created then or later: a time, or how long ago, as 2h."
+    ),
+]
+BeforeOption = Annotated[
+    str | None, typer.Option("--created-before", parser=moment, metavar="TIME", help="Created earlier than that.")
+]
+ErrorCodeOption = Annotated[
+    str | None, typer.Option("--error-code", help="Failed with this code; with a trailing *, one that begins so.")
+]
+ScheduleOption = Annotated[uuid.UUID | None, typer.Option("--schedule", metavar="ID", help="Made by this schedule.")]
+
+
+@app.command()
+@sentences
+def submit(
+    *,
+    prospect: Annotated[str, typer.Option("--prospect", metavar="ID|NAME", help="For whom.", show_default=False)],
+    value_proposition: Annotated[
+        str, typer.Option("--value-proposition", metavar="ID|NAME", help="Of what.", show_default=False)
+    ],
+    horizon: Annotated[
+        Literal["24", "36"] | None, typer.Option("--horizon", help="Months that the projection covers.")
+    ] = None,
+    priority: Annotated[Priority | None, typer.Option("--priority", help="Which waiting job goes first.")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", parser=duration, metavar="TIME", help="Fail the job if it takes longer: 10m, 2h."),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key", help="The same key submits one job, however often.", show_default="a new one"
+        ),
+    ] = None,
+    watch_it: Annotated[bool, typer.Option("--watch", help="Show its progress on stderr until it is over.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Say nothing until it is over.")] = False,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Have a document made. Prints the job's id; with --json the job, as it is at the end of --watch or --wait."""
+    api = _api(url, state)
+    body: Json = {"job_type": "value_proposition"}
+    if horizon is not None:
+        body["parameters"] = {"horizon_months": int(horizon)}
+    if priority is not None:
+        body["priority"] = priority
+    if time_limit is not None:
+        body["time_limit_seconds"] = int(time_limit)
+
+    async def send() -> Json:
+        async with api:
+            body["prospect_id"], body["value_proposition_id"] = await _pair(api, prospect, value_proposition)
+            return await _submit(api, body, key=idempotency_key or str(uuid.uuid4()))
+
+    job = until_signal(send())
+    if not as_json:
+        print(f"Submitted job {job['id']}." if output.is_terminal and not (watch_it or wait) else job["id"], flush=True)
+    if watch_it or wait:
+        job = _until_over(api, job["id"], how="bar" if watch_it else "nothing", timeout=timeout)
+    if as_json:
+        print(json.dumps(job))
+    if watch_it or wait:
+        _end(job)
+
+
+@app.command("list")
+@sentences
+def list_jobs(
+    *,
+    status: StatusOption = None,
+    client: ClientOption = None,
+    prospect: ProspectOption = None,
+    job_type: TypeOption = None,
+    priority: PriorityOption = None,
+    created_after: AfterOption = None,
+    created_before: BeforeOption = None,
+    error_code: ErrorCodeOption = None,
+    schedule: ScheduleOption = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Go on at the next_cursor of an answer.")] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """List jobs, newest first: a table on a terminal, elsewhere a line each with columns between tabs.
+
+    The columns are id, status, progress, priority, attempt, time of creation, stage or error code, document.
+    --json answers one object, {"items": […], "next_cursor": …}.
+    """
+    from triton_cli.progress import columns  # noqa: PLC0415  see Api
+
+    api = _api(url, state)
+    chosen = _chosen(status, client, prospect, job_type, priority, created_after, created_before, error_code, schedule)
+    found: list[Json] = []
+
+    async def read() -> str | None:
+        async with api:
+            next_cursor = cursor
+            async for page in _pages(
+                api, await _resolved(api, chosen), limit=None if everything else limit, cursor=cursor
+            ):
+                next_cursor = page["next_cursor"]
+                if as_json or output.is_terminal:
+                    found.extend(page["items"])
+                else:
+                    print("".join(f"{columns(_cells(job))}\n" for job in page["items"]), end="", flush=True)
+            return next_cursor
+
+    next_cursor = until_signal(read())
+    if as_json:
+        print(json.dumps({"items": found, "next_cursor": next_cursor}))
+        return
+    if output.is_terminal:
+        output.print(_table(found) if found else "There are none.")
+    if next_cursor:
+        say("There are more: --limit, or --all.")
+
+
+@app.command()
+@sentences
+def get(
+    job: JobArgument, *, as_json: JsonOption = False, url: UrlOption = None, state: StateOption = DEFAULT_STATE
+) -> None:
+    """Show all that is known of a job."""
+    from triton_cli.progress import clean  # noqa: PLC0415  see Api
+
+    api = _api(url, state)
+    known = until_signal(_ask(api, lambda: api.get(f"/api/v1/jobs/{job}")))
+    if as_json:
+        print(json.dumps(known))
+        return
+    for name, value in known.items():
+        match value:
+            case None:
+                continue
+            case {"code": code, "message": message}:
+                shown = f"{code}: {message}"
+            case dict():
+                shown = ", ".join(f"{key} {item}" for key, item in value.items())
+            case _:
+                shown = str(value)
+        print(f"{name.replace('_', ' '):<22}{clean(shown)}")
+
+
+@app.command()
+@sentences
+def watch(
+    job: JobArgument,
+    *,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Follow a job until it is over: a bar on a terminal, elsewhere a line for each event, as `events` prints them.
+
+    The exit status tells the outcome. Ctrl-C ends the watching, not the job. --json prints a line of JSON an event.
+    """
+    _end(_until_over(_api(url, state), str(job), how="json" if as_json else "lines", timeout=timeout))
+
+
+@app.command()
+@sentences
+def events(
+    job: JobArgument,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over.")] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Print what happened to a job, oldest first.
+
+    Not on a terminal, a line has columns between tabs: number, time, kind, status, progress, stage, message.
+    --json prints a line of JSON for each event. The exit status is 0 whatever became of the job: `watch` tells that.
+    """
+    from triton_cli import progress as events_of  # noqa: PLC0415  see Api
+
+    api = _api(url, state)
+    shown = events_of.for_json if as_json else events_of.for_people if output.is_terminal else events_of.for_programs
+
+    def show(event: Mapping[str, Any]) -> None:
+        print(shown(event), flush=follow)
+
+    async def read() -> None:
+        async with api:
+            if follow:
+                await events_of.follow(api, str(job), show=show, tell=say)
+                return
+            async for event in events_of.history(api, str(job)):
+                show(event)
+
+    until_signal(read())
+
+
+def _change(verb: Literal["cancel", "retry"], explained: str, past: str) -> None:
+    """The command `cancel` or `retry`, which differ in a word."""
+
+    @app.command(verb, help=explained)
+    @sentences
+    def change(
+        jobs: Annotated[
+            list[uuid.UUID] | None, typer.Argument(metavar="[JOB]...", help="Their ids.", show_default=False)
+        ] = None,
+        *,
+        status: StatusOption = None,
+        client: ClientOption = None,
+        prospect: ProspectOption = None,
+        job_type: TypeOption = None,
+        priority: PriorityOption = None,
+        created_after: AfterOption = None,
+        created_before: BeforeOption = None,
+        error_code: ErrorCodeOption = None,
+        schedule: ScheduleOption = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+        as_json: JsonOption = False,
+        url: UrlOption = None,
+        state: StateOption = DEFAULT_STATE,
+    ) -> None:
+        chosen = _chosen(
+            status, client, prospect, job_type, priority, created_after, created_before, error_code, schedule
+        )
+        if bool(jobs) == bool(chosen):
+            raise CommandFailed(f"Which jobs to {verb}? Name their ids, or choose by --status and the like.")
+        api = _api(url, state)
+        if jobs and not dry_run:
+            _change_each(api, verb, jobs, past=past, as_json=as_json)
+            return
+        selection = (
+            {"ids": [str(job) for job in jobs]} if jobs else until_signal(_ask(api, lambda: _resolved(api, chosen)))
+        )
+        answer = until_signal(_ask(api, lambda: api.post(f"/api/v1/jobs/{verb}", json=selection | {"dry_run": True})))
+        if not dry_run and answer["matched"]:
+            if not (yes or _confirmed(f"{verb.capitalize()} {_jobs(answer['matched'])}?")):
+                raise CommandFailed("Nothing was changed.")
+            answer |= until_signal(_ask(api, lambda: _change_all(api, verb, selection)))
+        if as_json:
+            print(json.dumps(answer))
+        elif dry_run:
+            print(f"{_jobs(answer['matched'])} would be {past}.")
+        else:
+            print(f"{_jobs(answer['changed'])} {past}.")
+
+
+_change(
+    "cancel",
+    "Cancel jobs, named by their ids or chosen by filters. A waiting one is over at once, a running one within ten "
+    'seconds. --json answers {"items", "errors"} for ids, {"matched", "changed", "complete"} for filters.',
+    "cancelled",
+)
+_change(
+    "retry",
+    "Run failed or cancelled jobs again, named by their ids or chosen by filters.\n\n--json answers "
+    '{"items", "errors"} for ids, {"matched", "changed", "complete"} for filters.',
+    "retried",
+)
+
+
+@app.command()
+@sentences
+def stats(
+    *,
+    client: ClientOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Count jobs by state, tell how long the oldest has waited, and how many end in a minute."""
+    api = _api(url, state)
+    chosen = {"client": client} if client else {}
+
+    async def read() -> Json:
+        async with api:
+            found: Json = await api.get("/api/v1/jobs/stats", **await _resolved(api, chosen))
+            return found
+
+    found = until_signal(read())
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, count in found["counts"].items():
+        print(f"{name:<12}{count:>10,}")
+    if found["oldest_pending_seconds"] is not None:
+        print(f"\nThe oldest has waited for {_span(found['oldest_pending_seconds'])}.")
+    print()
+    for window in found["throughput"]:
+        print(
+            f"last {_span(window['window_seconds']):<8} {window['completed']:,} completed "
+            f"({window['completed_per_minute']:,.1f} a minute), {window['failed']:,} failed, "
+            f"{window['cancelled']:,} cancelled"
+        )
+
+
+def _api(url: str | None, state: Path) -> "Api":
+    from triton_cli.api import api_of  # noqa: PLC0415  its HTTP client takes a while to import
+
+    return api_of(url, State(state))
+
+
+async def _ask(api: "Api", question: Callable[[], Awaitable[T]]) -> T:
+    async with api:
+        return await question()
+
+
+def _chosen(  # noqa: PLR0917  in the order of the options
+    status: list[Status] | None,
+    client: str | None,
+    prospect: str | None,
+    job_type: str | None,
+    priority: str | None,
+    created_after: str | None,
+    created_before: str | None,
+    error_code: str | None,
+    schedule: uuid.UUID | None,
+) -> Json:
+    """The filters that were given, as the API names them; client and prospect still as they were given."""
+    filters = {
+        "status": status,
+        "client": client,
+        "prospect": prospect,
+        "job_type": job_type,
+        "priority": priority,
+        "created_after": created_after,
+        "created_before": created_before,
+        "error_code": error_code,
+        "schedule_id": str(schedule) if schedule else None,
+    }
+    return {name: value for name, value in filters.items() if value not in (None, [])}
+
+
+async def _resolved(api: "Api", chosen: Json) -> Json:
+    """The filters with ids for names."""
+    filters = dict(chosen)
+    if client := filters.pop("client", None):
+        filters["client_id"] = await _id_of(api, "clients", client)
+    if prospect := filters.pop("prospect", None):
+        within = {"client_id": filters["client_id"]} if "client_id" in filters else {}
+        filters["prospect_id"] = await _id_of(api, "prospects", prospect, **within)
+    return filters
+
+
+async def _pair(api: "Api", prospect: str, proposition: str) -> tuple[str, str]:
+    """The ids of a prospect and a value proposition; the latter's name is one of the same client's."""
+    prospect_id = await _id_of(api, "prospects", prospect)
+    if _is_id(proposition):
+        return prospect_id, proposition
+    client_id = (await api.get(f"/api/v1/prospects/{prospect_id}"))["client_id"]
+    return prospect_id, await _id_of(api, "value-propositions", proposition, client_id=client_id)
+
+
+async def _id_of(api: "Api", noun: str, text: str, **filters: str) -> str:
+    """An id as it is; of a name, the one thing that has it. Raises CommandFailed when it is not one."""
+    if _is_id(text):
+        return text
+    found = [item async for item in api.items(f"/api/v1/{noun}", **filters) if item["name"] == text]
+    what = noun.replace("-", " ").removesuffix("s")
+    if not found:
+        raise CommandFailed(f"There is no {what} named {text}.")
+    if len(found) > 1:
+        ids = ", ".join(item["id"] for item in found)
+        raise CommandFailed(f"There are {len(found)} of the name {text}: give the {what}'s id, one of {ids}.")
+    return str(found[0]["id"])
+
+
+def _is_id(text: str) -> bool:
+    with suppress(ValueError):
+        uuid.UUID(text)
+        return True
+    return False
+
+
+async def _submit(api: "Api", body: Json, *, key: str) -> Json:
+    """Submit once, however often the answer is lost. Raises Refused, or CommandFailed that says how to go on."""
+    from triton_cli.api import Refused, Unreachable  # noqa: PLC0415  see Api
+
+    for attempt in range(SUBMITS):
+        try:
+            job: Json = await api.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": key})
+        except Unreachable as error:
+            if error.refused and not attempt:
+                raise
+            lost: CommandFailed = error
+        except Refused as error:
+            if error.status not in LOST and error.code != "idempotency_key_in_use":
+                raise
+            lost = error
+        else:
+            return job
+        if attempt < SUBMITS - 1:
+            say("The answer was lost; asking again with the same key.")
+            await asyncio.sleep(0.5 * 2**attempt)
+    raise CommandFailed(
+        f"{lost}\nWhether the job was submitted is not known. The same command with --idempotency-key {key} "
+        "submits it once at most."
+    )
+
+
+def _until_over(api: "Api", job_id: str, *, how: str, timeout: float | None) -> Json:
+    """The job once it is over. Its events are shown as a bar on stderr, as lines or JSON on stdout, or not at all."""
+    from triton_cli import progress as events_of  # noqa: PLC0415  see Api
+
+    async def wait() -> Json:
+        async with api, asyncio.timeout(timeout):
+            if how == "nothing":
+                return await events_of.follow(api, job_id, show=lambda _: None, tell=say)
+            if how == "json":
+                return await events_of.follow(
+                    api, job_id, show=lambda event: print(events_of.for_json(event), flush=True), tell=say
+                )
+            console = output if how == "lines" and not (output.is_terminal and progress.is_terminal) else progress
+            with events_of.shown(console, lines=events_of.for_programs) as show:
+                return await events_of.follow(api, job_id, show=show, tell=say)
+
+    try:
+        return until_signal(wait())
+    except TimeoutError:
+        say(f"Job {job_id} is not over after {_span(timeout or 0)}; it goes on: `triton jobs watch {job_id}`.")
+        raise typer.Exit(TIMED_OUT) from None
+    except KeyboardInterrupt:
+        say(f"Job {job_id} goes on: `triton jobs watch {job_id}` shows it, `triton jobs cancel {job_id}` stops it.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _end(job: Json) -> None:
+    """Say how it ended; exit with what that means."""
+    from triton_cli.progress import clean  # noqa: PLC0415  see Api
+
+    match job:
+        case {"status": "completed"}:
+            say(f"Job {job['id']} is completed: document {job['document_id']}.")
+        case {"error": {"code": code, "message": message}}:
+            say(f"Job {job['id']} {job['status']} in attempt {job['attempt']}: {clean(message)} ({code})", style="red")
+        case _:
+            say(f"Job {job['id']} was {job['status']}.")
+    if code := EXITS[job["status"]]:
+        raise typer.Exit(code)
+
+
+async def _pages(api: "Api", filters: Json, *, limit: int | None, cursor: str | None) -> AsyncIterator[Json]:
+    """Pages of the list, of `limit` jobs in all."""
+    from triton_cli.api import PAGE  # noqa: PLC0415  see Api
+
+    left = limit
+    while left is None or left > 0:
+        more = {"cursor": cursor} if cursor else {}
+        page = await api.get("/api/v1/jobs", limit=PAGE if left is None else min(PAGE, left), **filters, **more)
+        yield page
+        cursor = page["next_cursor"]
+        if not cursor:
+            return
+        left = left and left - len(page["items"])
+
+
+def _cells(job: Json) -> list[Any]:
+    names = ("id", "status", "progress", "priority", "attempt", "created_at")
+    return [*(job.get(name) for name in names), _detail(job), job["document_id"]]
+
+
+def _detail(job: Json) -> str:
+    """What a state leaves to say: an error's code, or the stage."""
+    if job["error"]:
+        return str(job["error"]["code"])
+    return str(job["stage"] or "") if job["status"] == "processing" else ""
+
+
+def _table(jobs: list[Json]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("job", no_wrap=True, min_width=36)
+    table.add_column("status", no_wrap=True)
+    table.add_column("%", justify="right")
+    table.add_column("priority")
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("", overflow="ellipsis", no_wrap=True)
+    styles = {"completed": "green", "failed": "red", "cancelled": "dim", "processing": "cyan"}
+    now = datetime.now(UTC)
+    for job in jobs:
+        age = max((now - datetime.fromisoformat(job["created_at"])).total_seconds(), 0)
+        status = Text(job["status"], styles.get(job["status"], ""))
+        table.add_row(job["id"], status, str(job["progress"]), job.get("priority"), _span(age), Text(_detail(job)))
+    return table
+
+
+def _span(seconds: float) -> str:
+    """How long, to about one part in a hundred: 12 s, 15 min, 30 h, 9 d."""
+    for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if seconds < length * most:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        raise CommandFailed("Nothing was changed: --yes answers where nobody can be asked.") from None
+
+
+def _change_each(api: "Api", verb: str, jobs: list[uuid.UUID], *, past: str, as_json: bool) -> None:
+    """Change jobs one after another; what is refused is told, and the others are changed all the same."""
+    from triton_cli.api import Refused  # noqa: PLC0415  see Api
+
+    items: list[Json] = []
+    errors: list[Json] = []
+
+    async def change() -> None:
+        async with api:
+            for job in jobs:
+                try:
+                    items.append(await api.post(f"/api/v1/jobs/{job}/{verb}"))
+                except Refused as error:
+                    errors.append({"id": str(job), "code": error.code, "message": error.message})
+                    errors[-1]["request_id"] = error.request_id
+                    say(f"error: {error}", style="red")
+                else:
+                    if not as_json:
+                        asked = verb == "cancel" and items[-1]["status"] == "processing"
+                        print(f"{job}\t{'stopping' if asked else past}", flush=True)
+
+    try:
+        until_signal(change())
+    finally:
+        if as_json:
+            print(json.dumps({"items": items, "errors": errors}))
+    if errors:
+        raise typer.Exit(1)
+
+
+async def _change_all(api: "Api", verb: str, selection: Json) -> Json:
+    """Change what a selection matches, call after call: each takes so many at most."""
+    changed = 0
+    while True:
+        answer: Json = await api.post(f"/api/v1/jobs/{verb}", json=selection | {"dry_run": False})
+        changed += answer["changed"]
+        if answer["complete"] or not answer["changed"]:
+            return {"changed": changed, "complete": answer["complete"]}

@@ -1,0 +1,153 @@
+"""A job followed to its end: its events as they happen, over streams that break, as a bar, lines or JSON."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from triton_cli.api import Api, NoStream, Refused, Unreachable
+from triton_cli.command import say
+from triton_cli.state import CommandFailed
+
+Event = Mapping[str, Any]
+Show = Callable[[Event], None]
+
+FINAL: Final = frozenset({"completed", "failed", "cancelled"})
+RECONNECTS: Final = 60  # in a row, without an event between; a second apart
+TOLD: Final = 2  # breaks in a row; the first is a service that starts again
+STEADY: Final = 5.0  # seconds; gateways end streams that last: one closed in order after that did not break
+REFUSALS: Final = 3  # of a stream that was never open, before the history is asked for instead
+POLL_INTERVAL: Final = 2.0  # seconds
+ORDINARY: Final = frozenset({"submitted", "claimed", "progress", "completed"})
+"""What a bar shows by itself; of the other events it leaves a line."""
+
+
+async def follow(api: Api, job_id: str, *, show: Show, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Show each event of a job once, in order, until the job is over; answers the job.
+
+    A stream that breaks is taken up after the last event seen; one that was never open is replaced by asking. Raises
+    CommandFailed after a minute without an answer.
+    """
+    path = f"/api/v1/jobs/{job_id}"
+    last = misses = refusals = 0
+    while True:
+        problem: CommandFailed | None = None
+        began = time.monotonic()
+        try:
+            async for event in api.events(f"{path}/events", last) if refusals < REFUSALS else _polled(api, path, last):
+                last, misses = event["seq"], 0
+                show(event)
+                if event["status"] in FINAL and (job := await _over(api, path)):
+                    return job
+        except NoStream as error:
+            problem = error
+            refusals += not last
+            if refusals == REFUSALS:
+                tell(f"The stream of events cannot be opened: {error}. Asking every {POLL_INTERVAL:.0f} s instead.")
+        except (Unreachable, Refused) as error:
+            if not error.passing:
+                raise
+            problem = error
+        closed_in_order = problem is None and time.monotonic() - began > STEADY
+        misses = 0 if closed_in_order else misses + 1
+        if misses > RECONNECTS:
+            reason = f"The last answer: {problem}" if problem else ""
+            raise CommandFailed(f"The events of job {job_id} broke off; it may still end well. {reason}".rstrip())
+        if misses == TOLD:
+            tell(f"The connection broke off after event {last}; trying again for a minute.")
+        await asyncio.sleep(min(1.0, 0.2 * misses))
+
+
+async def _over(api: Api, path: str) -> dict[str, Any] | None:
+    """The job if it is over. Not every event that says so is the last: a failed job may be retried."""
+    job: dict[str, Any] = await api.get(path)
+    return job if job["status"] in FINAL else None
+
+
+async def history(api: Api, job_id: str) -> AsyncIterator[Event]:
+    """What has happened to a job, oldest first."""
+    async for event in api.items(f"/api/v1/jobs/{job_id}/events"):
+        yield event
+
+
+async def _polled(api: Api, path: str, last: int) -> AsyncIterator[Event]:
+    """The events after number `last`, until nobody answers."""
+    while True:
+        async for event in api.items(f"{path}/events"):
+            if event["seq"] > last:
+                last = event["seq"]
+                yield event
+        await asyncio.sleep(POLL_INTERVAL)
+
+
+@contextmanager
+def shown(console: Console, *, lines: Callable[[Event], str] | None = None) -> Iterator[Show]:
+    """A way to show events: a bar on a terminal, elsewhere a line for each, or for each stage without `lines`."""
+    if not console.is_terminal:
+        yield _stages(console) if lines is None else lambda event: print(lines(event), file=console.file, flush=True)
+        return
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[message]}", style="dim", markup=False),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("pending", total=100, message="")
+
+        def show(event: Event) -> None:
+            bar.update(task, completed=event["progress"], description=_what(event), message=clean(event["message"]))
+            if event.get("kind", "progress") not in ORDINARY:
+                say(f"  {for_people(event)}", console=bar.console, style="yellow")
+
+        yield show
+
+
+def _stages(console: Console) -> Show:
+    before = ""
+
+    def show(event: Event) -> None:
+        nonlocal before
+        what = _what(event)
+        if what != before:
+            before = what
+            say(f"  {what}, {event['progress']} %", console=console)
+
+    return show
+
+
+def _what(event: Event) -> str:
+    return str(event["stage"] or event["status"]) if event["status"] == "processing" else str(event["status"])
+
+
+def for_people(event: Event) -> str:
+    """An event on a terminal."""
+    words = (event["at"][11:19], f"{event['kind']:<16}", f"{event['progress']:>3} %", event["stage"], event["message"])
+    return "  ".join(clean(word) for word in words if word)
+
+
+def for_programs(event: Event) -> str:
+    """An event as a line of columns between tabs: number, time, kind, status, progress, stage, message."""
+    names = ("seq", "at", "kind", "status", "progress", "stage", "message")
+    return columns(event[name] for name in names)
+
+
+def for_json(event: Event) -> str:
+    """An event as a line of JSON."""
+    return json.dumps(event)
+
+
+def columns(values: Iterable[Any]) -> str:
+    """Values between tabs; what is absent is empty."""
+    return "\t".join("" if value is None else clean(value) for value in values)
+
+
+def clean(value: Any) -> str:
+    """Text of others, safe for a terminal and one line: no control characters."""
+    return "".join(char if char.isprintable() else " " for char in str(value))
