@@ -173,6 +173,23 @@ async def test_cache_is_bounded(monkeypatch):
     assert len(verifier._verified) == 2
 
 
+async def test_cache_keeps_what_is_in_use(monkeypatch):
+    monkeypatch.setattr("triton_common.auth.CACHED_TOKENS", 2)
+    keys, _ = key_source(jwks(KEY))
+    verifier = TokenVerifier(keys, issuer="triton", audience="triton")
+    used, unused = access_token({"sub": "used"}), access_token({"sub": "unused"})
+    principal = await verifier.verify(used)
+    await verifier.verify(unused)
+    assert verifier.known(used) is principal
+    await verifier.verify(access_token())
+    assert verifier.known(used) is principal
+    assert verifier.known(unused) is None
+    later = time.time() + 601
+    monkeypatch.setattr("triton_common.auth.time.time", lambda: later)
+    assert verifier.known(used) is None
+    assert used not in verifier._verified
+
+
 async def test_client_bound_principal_sees_that_client_alone():
     keys, _ = key_source(jwks(KEY))
     verifier = TokenVerifier(keys, issuer="triton", audience="triton")
