@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 
 from triton_cli import main, parts, running, state
 from triton_cli.stack import Part
@@ -15,10 +16,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
     def log_message(self, *_):
         pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+server.serve_forever()
 """
 FAILING = "import sys; print('the first line'); print('no such table: users'); sys.exit(3)"
-STUBBORN = "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+SLOW_TO_STOP = """
+import signal, threading
+def stop(*_):
+    print("stopping", flush=True)
+    threading.Timer(1.5, server.shutdown).start()
+signal.signal(signal.SIGTERM, stop)
+"""
 
 
 def server(name: str, port: int, *, layer: int = 0, after: tuple[str, ...] = ()) -> Part:
@@ -34,8 +42,10 @@ def server(name: str, port: int, *, layer: int = 0, after: tuple[str, ...] = ())
 
 
 def stand_ins(_: state.State, port: int, *, secrets: state.Secrets) -> list[Part]:
-    """`first` before `prepare` before `last`; `last` is broken where STAND_IN_BROKEN is set."""
+    """`first` before `prepare` before `last`, which STAND_IN_BROKEN breaks and STAND_IN_SLOW makes slow to stop."""
     last = server("last", port + 1, layer=1, after=("prepare",))
+    if os.environ.get("STAND_IN_SLOW"):
+        last = replace(last, command=[sys.executable, "-c", SLOW_TO_STOP + SERVER, str(port + 1)])
     broken = Part(name="last", layer=1, after=("prepare",), command=[sys.executable, "-c", FAILING], ready=last.ready)
     return [
         server("first", port),

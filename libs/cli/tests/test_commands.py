@@ -1,20 +1,26 @@
 """The commands, as processes: signals, two stacks, the same one twice, what they say and leave."""
 
+import asyncio
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from triton_cli.main import app
 from triton_cli.parts import parts_of
+from triton_cli.running import end_leftovers
 from triton_cli.state import CommandFailed, Secrets, State
 from triton_common.embedded import Postgres
 from triton_common.testing import eventually, free_port
@@ -67,6 +73,66 @@ def test_nothing_outlives_a_killed_supervisor(triton, tmp_path, port):
     process.kill()
     process.communicate()
     eventually(lambda: all(not child.is_running() or child.status() == "zombie" for child in running))
+
+
+def test_after_a_killed_supervisor_a_start_waits_for_what_is_left(triton, tmp_path, port):
+    killed = triton("up", "--port", port, STAND_IN_SLOW="1")
+    eventually(lambda: is_ready(tmp_path / "state"), within=30)
+    left = children(killed)
+    killed.kill()
+    killed.communicate()
+    again = triton("up", "--port", port)
+    eventually(lambda: is_ready(tmp_path / "state") or again.poll() is not None, within=30)
+    assert all(not process.is_running() or process.status() == "zombie" for process in left)
+    again.send_signal(signal.SIGTERM)
+    out, err = again.communicate(timeout=30)
+    assert "Triton is ready" in out, err
+    assert "An earlier start was killed; waiting for what is left of it: " in err
+
+
+def test_what_does_not_end_is_killed_but_never_another_process_of_its_number(tmp_path):
+    ignores = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
+    said = Console(file=StringIO(), width=200)
+    with subprocess.Popen([sys.executable, "-c", ignores], stdout=subprocess.PIPE, start_new_session=True) as recorded:
+        began = psutil.Process(recorded.pid).create_time()
+        part = {"name": "worker", "pid": recorded.pid}
+        asyncio.run(end_leftovers([part | {"began": began - 60}, part | {"pid": None}, part], said, grace=0))
+        assert recorded.poll() is None
+        asyncio.run(end_leftovers([part | {"began": began}], said, grace=0))
+        assert recorded.wait(10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("TRITON_LOG_LEVEL", "LOUD", "TRITON_LOG_LEVEL: Input should be 'TRACE', 'DEBUG'"),
+        ("TRITON_ENV", "moon", "TRITON_ENV: Input should be 'dev', 'staging' or 'prod'"),
+        ("AGENT_MODEL", "gpt", "AGENT_MODEL=gpt: use offline:template, bedrock:<model id>"),
+        ("AGENT_MODEL", "bedrock:", "AGENT_MODEL=bedrock:: use offline:template"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_anything_starts(tmp_path, monkeypatch, name, value, told):
+    monkeypatch.setenv(name, value)
+    for command in (["up"], ["up", "--detach"]):
+        answer = CliRunner().invoke(app, [*command, "--state", str(tmp_path / "state")])
+        assert answer.exit_code == 1
+        assert answer.stderr.startswith(f"error: {told}")
+        assert not (tmp_path / "state").exists()
+    findings = json.loads(CliRunner().invoke(app, ["doctor", "--json", "--state", str(tmp_path)]).stdout)["findings"]
+    assert [f["message"] for f in findings if f["verdict"] == "blocked" and f["message"].startswith(told)]
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "logs", "reset", "doctor", "demo", "jobs list"])
+def test_a_state_that_is_a_file_is_told_of(tmp_path, command):
+    file = tmp_path / "file"
+    file.touch()
+    answer = CliRunner().invoke(app, [*command.split(), "--state", str(file)])
+    assert answer.exit_code == 2
+    assert "is a file" in re.sub(r"[\s│]+", " ", answer.stderr)  # out of its box
+    below = CliRunner().invoke(app, [*command.split(), "--state", str(file / "state")])
+    assert below.exit_code == (0 if command in {"down", "reset"} else 1)
+    assert isinstance(below.exception, SystemExit | None)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_failed_start_says_why_and_leaves_nothing(triton, tmp_path, port):
@@ -251,7 +317,7 @@ def test_doctor_judges_the_model(tmp_path, monkeypatch, model, verdict):
     assert {f["name"]: f["verdict"] for f in json.loads(answer.stdout)["findings"]}["model"] == verdict
 
 
-@pytest.mark.parametrize("command", ["", "up", "down", "status", "logs", "reset", "doctor", "demo", "sample"])
+@pytest.mark.parametrize("command", ["", "up", "down", "status", "logs", "reset", "doctor", "demo", "sample", "jobs"])
 def test_every_command_explains_itself(command):
     answer = CliRunner().invoke(app, [*command.split(), "--help"])
     assert answer.exit_code == 0

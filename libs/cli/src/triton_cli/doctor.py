@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Final, Literal
 
 import psutil
+from pydantic import ValidationError
 
 from triton_cli.parts import parts_of, traefik_program
 from triton_cli.stack import ports_in_use
 from triton_cli.state import CHECKOUT, CommandFailed, Secrets, State
 from triton_common.embedded import ServerNotStarted, postgres_program, redis_program
+from triton_common.settings import CommonSettings
 
 SERVICES: Final = ("auth_service", "jobs_service", "analytics_service", "agent_runner", "console")
+OFFLINE: Final = "offline:template"
+PROVIDERS: Final = ("bedrock", "openai-like")
 FREE_DISK: Final = 2_000_000_000  # bytes; the stack's own files on first start are under a tenth of that
 FREE_MEMORY: Final = 2_000_000_000
 
@@ -104,6 +108,8 @@ def _folder(state: State) -> Finding:
     except CommandFailed as error:
         return Finding("state", "blocked", str(error))
     nearest = next(folder for folder in (state.folder, *state.folder.parents) if folder.exists())
+    if not nearest.is_dir():
+        return Finding("state", "blocked", f"{nearest} is a file: name a folder with --state")
     if not os.access(nearest, os.W_OK):
         return Finding("state", "blocked", f"{nearest} cannot be written: name another folder with --state")
     free = shutil.disk_usage(nearest).free
@@ -137,37 +143,67 @@ def _ports(state: State, port: int) -> Iterator[Finding]:
         yield Finding("ports", "ok", f"{block} are free")
 
 
+def check_settings() -> None:
+    """Raise CommandFailed for settings that a part would end with, many seconds into a start."""
+    wrong = [*_common_settings(), *_model_name()]
+    if wrong:
+        raise CommandFailed("\n".join(wrong))
+
+
 def _settings() -> Iterator[Finding]:
-    model = os.environ.get("AGENT_MODEL", "offline:template")
-    provider = model.partition(":")[0]
-    match provider:
-        case "offline":
-            yield Finding(
-                "model", "ok", f"{model}: no model writes; set AGENT_MODEL=bedrock:<model id> for one that does"
-            )
+    wrong = _common_settings()
+    for sentence in wrong:
+        yield Finding("settings", "blocked", sentence)
+    if not wrong:
+        yield Finding("settings", "ok", "those that all parts share are valid")
+    for sentence in _model_name():
+        yield Finding("model", "blocked", sentence)
+    if not _model_name():
+        yield _model(os.environ.get("AGENT_MODEL") or OFFLINE)
+
+
+def _common_settings() -> list[str]:
+    try:
+        CommonSettings()
+    except ValidationError as error:
+        return [
+            f"{'.'.join(str(name) for name in wrong['loc'])}: {wrong['msg']}." if wrong["loc"] else f"{wrong['msg']}."
+            for wrong in error.errors(include_input=False)
+        ]
+    return []
+
+
+def _model_name() -> list[str]:
+    model = os.environ.get("AGENT_MODEL") or OFFLINE
+    provider, _, name = model.partition(":")
+    if model == OFFLINE or (provider in PROVIDERS and name):
+        return []
+    return [f"AGENT_MODEL={model}: use {OFFLINE}, bedrock:<model id> or openai-like:<model id>."]
+
+
+def _model(model: str) -> Finding:
+    """Whether what the model needs is there. The name is one that `_model_name` lets pass."""
+    match model.partition(":")[0]:
         case "bedrock":
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-            key = "AWS_ACCESS_KEY_ID" in os.environ or "AWS_PROFILE" in os.environ
             if region is None:
-                yield Finding(
+                return Finding(
                     "model", "blocked", f"{model} needs AWS_REGION: set it to the region where Bedrock serves it"
                 )
-            elif not key:
-                yield Finding(
-                    "model",
-                    "warning",
-                    f"{model}: neither AWS_ACCESS_KEY_ID nor AWS_PROFILE is set; boto3 must find others",
-                )
-            else:
-                yield Finding("model", "ok", f"{model} in {region}")
+            if "AWS_ACCESS_KEY_ID" in os.environ or "AWS_PROFILE" in os.environ:
+                return Finding("model", "ok", f"{model} in {region}")
+            return Finding(
+                "model",
+                "warning",
+                f"{model}: neither AWS_ACCESS_KEY_ID nor AWS_PROFILE is set; boto3 must find others",
+            )
         case "openai-like":
             if "AGENT_OPENAI_BASE_URL" in os.environ:
-                yield Finding("model", "ok", f"{model} at {os.environ['AGENT_OPENAI_BASE_URL']}")
-            else:
-                yield Finding(
-                    "model", "warning", f"{model}: AGENT_OPENAI_BASE_URL is not set; its default is Ollama's port"
-                )
+                return Finding("model", "ok", f"{model} at {os.environ['AGENT_OPENAI_BASE_URL']}")
+            return Finding(
+                "model", "warning", f"{model}: AGENT_OPENAI_BASE_URL is not set; its default is Ollama's port"
+            )
         case _:
-            yield Finding(
-                "model", "blocked", f"AGENT_MODEL={model}: use offline:template, bedrock:<id> or openai-like:<id>"
+            return Finding(
+                "model", "ok", f"{model}: no model writes; set AGENT_MODEL=bedrock:<model id> for one that does"
             )

@@ -271,8 +271,10 @@ def _say_ready(state: State, console: Console = output) -> None:
 
 
 def _start_detached(state: State, port: int | None) -> None:
+    from triton_cli.doctor import check_settings  # noqa: PLC0415  same
     from triton_cli.running import follow_start  # noqa: PLC0415  the servers' drivers take a second to import
 
+    check_settings()
     if state.is_locked():
         with state.locked():  # raises: says who holds it
             pass

@@ -2,17 +2,23 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 
+import psutil
 from rich.console import Console
 
 from triton_cli.board import Board
+from triton_cli.command import say
+from triton_cli.doctor import check_settings
 from triton_cli.parts import parts_of
-from triton_cli.stack import Phase, Stack, Status, check_ports
+from triton_cli.stack import STOP_TIMEOUT, Phase, Stack, Status, check_ports
 from triton_cli.state import CommandFailed, State, url_of
 
+SAME_START: Final = 1.0  # seconds; a clock that is set moves the times at which the kernel says processes began
 FRAME: Final = 0.125  # seconds between two drawings of the status lines
 
 
@@ -20,10 +26,12 @@ FRAME: Final = 0.125  # seconds between two drawings of the status lines
 async def running(state: State, *, port: int, console: Console) -> AsyncIterator[Stack]:
     """The stack, ready; supervised as long as the context lasts, stopped at its end, whatever ends it.
 
-    Raises CommandFailed: it runs already, a port is taken, a part did not start.
+    Raises CommandFailed: a setting is wrong, it runs already, a port is taken, a part did not start.
     """
-    with state.locked():
+    check_settings()
+    with state.locked() as left:
         parts = parts_of(state, port, secrets=state.secrets())
+        await end_leftovers(left.get("parts", []), console)
         check_ports(parts)
         board = Board(console, [part.name for part in parts])
         ready = False
@@ -44,6 +52,7 @@ async def running(state: State, *, port: int, console: Console) -> AsyncIterator
                             "name": part.name,
                             "phase": stack.statuses[part.name].phase,
                             "pid": stack.statuses[part.name].pid,
+                            "began": _began(stack.statuses[part.name].pid),
                             "ports": list(part.ports),
                             "restarts": stack.statuses[part.name].restarts,
                             "reason": stack.statuses[part.name].reason,
@@ -71,6 +80,42 @@ async def running(state: State, *, port: int, console: Console) -> AsyncIterator
                 stack.kill()
                 raise
             console.print("Everything is stopped.", style="dim")
+
+
+async def end_leftovers(parts: Iterable[Mapping[str, Any]], console: Console, *, grace: float = STOP_TIMEOUT) -> None:
+    """Wait for the parts of a stack that was killed: the kernel has asked each to stop, and a worker gives its jobs
+    back first. What is there after `grace` seconds is killed with its group, if it is the process that was recorded and
+    not a later one of its number.
+    """
+    left = [part for part in parts if _is_there(part)]
+    if not left:
+        return
+    names = ", ".join(part["name"] for part in left)
+    say(f"An earlier start was killed; waiting for what is left of it: {names}.", console=console, style="dim")
+    deadline = time.monotonic() + grace
+    while left := [part for part in left if _is_there(part)]:
+        if time.monotonic() > deadline:
+            for part in left:
+                with suppress(ProcessLookupError):
+                    os.killpg(part["pid"], signal.SIGKILL)
+        await asyncio.sleep(FRAME)
+
+
+def _is_there(part: Mapping[str, Any]) -> bool:
+    """Whether the process that was recorded for a part still runs: that one, by when it began."""
+    began = _began(part["pid"])
+    return began is not None and abs(began - part.get("began", 0.0)) < SAME_START
+
+
+def _began(pid: int | None) -> float | None:
+    """When a process began, in seconds since 1970; None when it is no more."""
+    if pid is None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() if process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
 
 
 async def follow_start(state: State, console: Console, *, alive: Callable[[], bool]) -> dict[str, Any]:

@@ -105,14 +105,15 @@ class State:
         """Those of this state, if there are any yet."""
         try:
             return Secrets(**json.loads(self.secrets_file.read_text()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError) as error:
             raise CommandFailed(f"{self.secrets_file} cannot be read: restore it, or run `triton reset`.") from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock; the kernel gives it back however we end. Raises CommandFailed when a stack runs here."""
+    def locked(self) -> Iterator[dict[str, Any]]:
+        """Hold the lock; the kernel gives it back however we end. Gives what a stack said of itself that was killed
+        here, nothing as a rule. Raises CommandFailed when a stack runs here."""
         self.prepare()
         with self._lock.open("a") as file:
             try:
@@ -125,9 +126,10 @@ class State:
                     "`triton down`, or give a second one its own --state and --port."
                 ) from None
             self._lock.write_text(str(os.getpid()))
+            left = self._published()  # of a stack that was killed before it could take it away
             self._stack.unlink(missing_ok=True)
             try:
-                yield
+                yield left
             finally:
                 self._stack.unlink(missing_ok=True)
 
@@ -138,8 +140,12 @@ class State:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
+        except OSError as error:
+            raise CommandFailed(
+                f"{self.folder} cannot be read: {error.strerror}. Name another with --state."
+            ) from error
         return False
 
     def holder(self) -> int | None:
@@ -150,8 +156,9 @@ class State:
 
     def running(self) -> dict[str, Any] | None:
         """What the stack that runs here says of itself; None when there is none."""
-        if not self.is_locked():
-            return None
+        return self._published() if self.is_locked() else None
+
+    def _published(self) -> dict[str, Any]:
         with suppress(FileNotFoundError, ValueError):
             found: dict[str, Any] = json.loads(self._stack.read_text())
             return found
