@@ -66,8 +66,10 @@ class Api:
             parts = httpx2.URL(url)
         except (httpx2.InvalidURL, ValueError) as error:
             raise CommandFailed(f"{url} is no URL: {error}.") from error
-        if parts.scheme not in ("http", "https") or not parts.host or parts.userinfo:
-            raise CommandFailed("The platform's URL is http:// or https://, then the host, without a user's name.")
+        if parts.userinfo:
+            raise CommandFailed("The platform's URL names no user: set TRITON_EMAIL and TRITON_PASSWORD.")
+        if parts.scheme not in ("http", "https") or not parts.host:
+            raise CommandFailed(f"{url} is no URL of a platform: http:// or https://, then the host.")
         self.url = url.rstrip("/")
         self._here = parts.host in LOOPBACK
         self._token = token

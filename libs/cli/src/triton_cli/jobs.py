@@ -36,6 +36,7 @@ Json = dict[str, Any]
 
 EXITS: Final = {"completed": 0, "failed": 3, "cancelled": 4}
 TIMED_OUT: Final = 5
+LIMIT: Final = 50
 SUBMITS: Final = 5  # tries of a submit whose answer was lost, all with one key
 LOST: Final = (502, 503, 504)  # a gateway's answers: whether the service did it is not known
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -168,7 +169,7 @@ def submit(
 
     job = until_signal(send())
     if not as_json:
-        print(f"Submitted job {job['id']}." if output.is_terminal and not (watch_it or wait) else job["id"], flush=True)
+        print(f"Submitted job {job['id']}." if output.is_terminal else job["id"], flush=True)
     if watch_it or wait:
         job = _until_over(api, job["id"], how="bar" if watch_it else "nothing", timeout=timeout)
     if as_json:
@@ -190,7 +191,9 @@ def list_jobs(
     created_before: BeforeOption = None,
     error_code: ErrorCodeOption = None,
     schedule: ScheduleOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 50,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="How many of the newest.", show_default=str(LIMIT))
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Go on at the next_cursor of an answer.")] = None,
     as_json: JsonOption = False,
@@ -212,7 +215,7 @@ def list_jobs(
         async with api:
             next_cursor = cursor
             async for page in _pages(
-                api, await _resolved(api, chosen), limit=None if everything else limit, cursor=cursor
+                api, await _resolved(api, chosen), limit=None if everything else limit or LIMIT, cursor=cursor
             ):
                 next_cursor = page["next_cursor"]
                 if as_json or output.is_terminal:
@@ -227,8 +230,8 @@ def list_jobs(
         return
     if output.is_terminal:
         output.print(_table(found) if found else "There are none.")
-    if next_cursor:
-        say("There are more: --limit, or --all.")
+    if next_cursor and limit is None:
+        say(f"There are more than these {LIMIT}: --limit, or --all.")
 
 
 @app.command()
@@ -600,7 +603,8 @@ def _span(seconds: float) -> str:
     """How long, to about one part in a hundred: 12 s, 15 min, 30 h, 9 d."""
     for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
         if seconds < length * most:
-            return f"{seconds / length:.0f} {unit}"
+            amount = seconds / length
+            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.2g} {unit}"
     return f"{seconds / 86_400:.0f} d"
 
 
