@@ -39,7 +39,17 @@ _READ: Final = frozenset(
         "agents:read",
     }
 )
-_WRITE: Final = frozenset({"clients:write", "value-propositions:write", "prospects:write", "data:write", "jobs:write"})
+_WRITE: Final = frozenset(
+    {
+        "clients:write",
+        "value-propositions:write",
+        "prospects:write",
+        "data:write",
+        "jobs:write",
+        "webhooks:read",  # an endpoint's URL may hold a token of the receiver's: not for viewers
+        "webhooks:write",
+    }
+)
 _SERVICE: Final = frozenset({"jobs:work", "data:read", "prospects:read"})
 _ADMIN: Final = frozenset({"users:admin"})
 ALL_SCOPES: Final = _READ | _WRITE | _SERVICE | _ADMIN

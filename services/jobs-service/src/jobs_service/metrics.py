@@ -14,3 +14,6 @@ JOBS_PENDING = Gauge("triton_jobs_pending", "Jobs that wait for a worker, as the
 OLDEST_PENDING = Gauge(
     "triton_oldest_pending_job_age_seconds", "Age of the oldest pending job that is due; 0 without one"
 )
+WEBHOOK_DELIVERIES = Counter(
+    "triton_webhook_deliveries_total", "Attempts at webhooks: delivered, retrying or failed", ["outcome"]
+)
