@@ -122,6 +122,9 @@ class Api:
             async with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
                 if response.status_code == httpx2.codes.NO_CONTENT:
                     return
+                if response.status_code == httpx2.codes.UNAUTHORIZED and self._credentials:
+                    await self.log_in(*self._credentials)  # the token ended, and with it the stream before
+                    return
                 if response.is_client_error and response.status_code != httpx2.codes.NOT_ACCEPTABLE:
                     await response.aread()
                     raise Refused(response)

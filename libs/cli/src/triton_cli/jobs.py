@@ -350,15 +350,15 @@ def _change(verb: Literal["cancel", "retry"], explained: str, past: str) -> None
         )
         answer = until_signal(_ask(api, lambda: api.post(f"/api/v1/jobs/{verb}", json=selection | {"dry_run": True})))
         if not dry_run and answer["matched"]:
-            if not (yes or _confirmed(f"{verb.capitalize()} {_jobs(answer['matched'])}?")):
+            if not (yes or _confirmed(f"{verb.capitalize()} {_jobs(answer)}?")):
                 raise CommandFailed("Nothing was changed.")
-            answer |= until_signal(_ask(api, lambda: _change_all(api, verb, selection)))
+            answer = until_signal(_ask(api, lambda: _change_all(api, verb, selection)))
         if as_json:
             print(json.dumps(answer))
         elif dry_run:
-            print(f"{_jobs(answer['matched'])} would be {past}.")
+            print(f"{_jobs(answer)} would be {past}.")
         else:
-            print(f"{_jobs(answer['changed'])} {past}.")
+            print(f"{answer['changed']:,} of {_jobs(answer)} {past}.")
 
 
 _change(
@@ -608,8 +608,10 @@ def _span(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count:,} jobs"
+def _jobs(answer: Json) -> str:
+    """How many a selection matches; a call looks at so many at most."""
+    more = "" if answer["complete"] else "more than "
+    return f"{more}{answer['matched']:,} job{'' if answer['matched'] == 1 else 's'}"
 
 
 def _confirmed(question: str) -> bool:
@@ -651,9 +653,9 @@ def _change_each(api: "Api", verb: str, jobs: list[uuid.UUID], *, past: str, as_
 
 async def _change_all(api: "Api", verb: str, selection: Json) -> Json:
     """Change what a selection matches, call after call: each takes so many at most."""
-    changed = 0
+    total = {"matched": 0, "changed": 0}
     while True:
-        answer: Json = await api.post(f"/api/v1/jobs/{verb}", json=selection | {"dry_run": False})
-        changed += answer["changed"]
+        answer: Json = await api.post(f"/api/v1/jobs/{verb}", json=selection)
+        total = {name: total[name] + answer[name] for name in total}
         if answer["complete"] or not answer["changed"]:
-            return {"changed": changed, "complete": answer["complete"]}
+            return total | {"complete": answer["complete"]}
