@@ -286,6 +286,20 @@ def test_uploads_wait_below_the_state_folder(tmp_path, port):
     assert analytics.environment["ANALYTICS_SPOOL_DIR"] == str(state.spool)
 
 
+def test_a_state_from_before_a_secret_was_needed_gets_it_and_keeps_the_others(tmp_path):
+    state = State(tmp_path)
+    known = vars(state.secrets()).copy()
+    assert known.pop("jobs_encryption_key")
+    state.secrets_file.write_text(json.dumps(known))
+    assert (old := state.known_secrets()) is not None
+    assert old.jobs_encryption_key == ""
+    made = state.secrets()
+    assert vars(made) == known | {"jobs_encryption_key": made.jobs_encryption_key}
+    assert len(made.jobs_encryption_key) == 32
+    assert state.secrets() == made
+    assert stat.S_IMODE(state.secrets_file.stat().st_mode) == 0o600
+
+
 def test_damaged_secrets_are_told_of(tmp_path):
     (tmp_path / "secrets.json").write_text("{}")
     with pytest.raises(CommandFailed, match="restore it, or run `triton reset`"):

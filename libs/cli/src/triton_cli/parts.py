@@ -90,7 +90,12 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
             "jobs",
             "jobs_service",
             port + 2,
-            common | {"DATABASE_URL": postgres.url("jobs"), "TASK_QUEUE_URL": redis.url},
+            common
+            | {
+                "DATABASE_URL": postgres.url("jobs"),
+                "TASK_QUEUE_URL": redis.url,
+                "JOBS_ENCRYPTION_KEYS": secrets.jobs_encryption_key,
+            },
             after=["jobs-migrations"],
         ),
         _service(

@@ -7,7 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -36,6 +36,7 @@ class Secrets:
     key_secret: str
     agent_client_secret: str
     member_key: str
+    jobs_encryption_key: str = ""  # later than the others: a state without it gets one at its next start
 
     @classmethod
     def make(cls) -> Self:
@@ -92,9 +93,11 @@ class State:
     def secrets(self) -> Secrets:
         """Those of this state, made on first use, in a file for its owner alone."""
         known = self.known_secrets()
-        if known is not None:
+        if known is not None and known.jobs_encryption_key:
             return known
         made = Secrets.make()
+        if known is not None:
+            made = replace(known, jobs_encryption_key=made.jobs_encryption_key)
         new = self.secrets_file.with_suffix(".new")
         new.touch(mode=0o600)
         new.write_text(json.dumps(asdict(made), indent=2) + "\n")
