@@ -98,7 +98,9 @@ class Platform:
             return {"id": job, "status": self.status, "document_id": "doc-1", "error": error}
 
         @self.app.get("/api/v1/jobs/{job}/events")
-        async def events(job: str, last_event_id: str | None = Header(default=None)) -> StreamingResponse:
+        async def events(job: str, last_event_id: str | None = Header(default=None)) -> Response:
+            if last_event_id == str(len(STEPS)):
+                return Response(status_code=204)
             self.resumed.append(last_event_id)
             return StreamingResponse(self._events(int(last_event_id or 0)), media_type="text/event-stream")
 

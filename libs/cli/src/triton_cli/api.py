@@ -54,6 +54,10 @@ class NoStream(CommandFailed):
     """The answer is no stream of events."""
 
 
+class NothingFollows(Exception):
+    """The job is over, and its last event was seen."""
+
+
 class Api:
     """The gateway at `url`. As a context it holds connections, and may be entered again; who is logged in stays.
 
@@ -115,13 +119,16 @@ class Api:
         return None
 
     async def events(self, path: str, last: int) -> AsyncIterator[Any]:
-        """The events after number `last`, until the stream ends. Raises NoStream, Refused, or Unreachable."""
+        """The events after number `last`, until the stream ends.
+
+        Raises NothingFollows when the job is over and there are none; NoStream, Refused, or Unreachable.
+        """
         headers = self._headers() | {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(last)} if last else {})
         timeout = httpx2.Timeout(10, read=STREAM_SILENCE)
         try:
             async with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
                 if response.status_code == httpx2.codes.NO_CONTENT:
-                    return
+                    raise NothingFollows
                 if response.status_code == httpx2.codes.UNAUTHORIZED and self._credentials:
                     await self.log_in(*self._credentials)  # the token ended, and with it the stream before
                     return

@@ -38,6 +38,7 @@ EXITS: Final = {"completed": 0, "failed": 3, "cancelled": 4}
 TIMED_OUT: Final = 5
 LIMIT: Final = 50
 SUBMITS: Final = 5  # tries of a submit whose answer was lost, all with one key
+RETRY_PAUSE: Final = 0.5  # seconds; doubled each time
 LOST: Final = (502, 503, 504)  # a gateway's answers: whether the service did it is not known
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -507,7 +508,7 @@ async def _submit(api: "Api", body: Json, *, key: str) -> Json:
             return job
         if attempt < SUBMITS - 1:
             say("The answer was lost; asking again with the same key.")
-            await asyncio.sleep(0.5 * 2**attempt)
+            await asyncio.sleep(RETRY_PAUSE * 2**attempt)
     raise CommandFailed(
         f"{lost}\nWhether the job was submitted is not known. The same command with --idempotency-key {key} "
         "submits it once at most."

@@ -4,13 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from triton_cli.api import Api, NoStream, Refused, Unreachable
+from triton_cli.api import Api, NoStream, NothingFollows, Refused, Unreachable
 from triton_cli.command import say
 from triton_cli.state import CommandFailed
 
@@ -30,20 +30,22 @@ ORDINARY: Final = frozenset({"submitted", "claimed", "progress", "completed"})
 async def follow(api: Api, job_id: str, *, show: Show, tell: Callable[[str], None]) -> dict[str, Any]:
     """Show each event of a job once, in order, until the job is over; answers the job.
 
-    A stream that breaks is taken up after the last event seen; one that was never open is replaced by asking. Raises
-    CommandFailed after a minute without an answer.
+    A stream that breaks is taken up after the last event seen; one that was never open is replaced by asking. An event
+    of a final state need not be the last: a failed job may have been retried. Raises CommandFailed after a minute
+    without an answer.
     """
     path = f"/api/v1/jobs/{job_id}"
     last = misses = refusals = 0
     while True:
         problem: CommandFailed | None = None
-        began = time.monotonic()
+        began, status = time.monotonic(), ""
         try:
             async for event in api.events(f"{path}/events", last) if refusals < REFUSALS else _polled(api, path, last):
-                last, misses = event["seq"], 0
+                last, misses, status = event["seq"], 0, event["status"]
                 show(event)
-                if event["status"] in FINAL and (job := await _over(api, path)):
-                    return job
+        except NothingFollows:
+            if job := await _over(api, path):
+                return job
         except NoStream as error:
             problem = error
             refusals += not last
@@ -53,20 +55,29 @@ async def follow(api: Api, job_id: str, *, show: Show, tell: Callable[[str], Non
             if not error.passing:
                 raise
             problem = error
-        closed_in_order = problem is None and time.monotonic() - began > STEADY
-        misses = 0 if closed_in_order else misses + 1
-        if misses > RECONNECTS:
-            reason = f"The last answer: {problem}" if problem else ""
-            raise CommandFailed(f"The events of job {job_id} broke off; it may still end well. {reason}".rstrip())
-        if misses == TOLD:
-            tell(f"The connection broke off after event {last}; trying again for a minute.")
-        await asyncio.sleep(min(1.0, 0.2 * misses))
+        if problem is None and (status in FINAL or time.monotonic() - began > STEADY):
+            misses = 0
+        else:
+            misses += 1
+            await _pause(misses, f"job {job_id} broke off after event {last}", problem, tell=tell)
+
+
+async def _pause(misses: int, what: str, problem: CommandFailed | None, *, tell: Callable[[str], None]) -> None:
+    """Before the next try. Raises CommandFailed when there were enough."""
+    if misses > RECONNECTS:
+        reason = f"The last answer: {problem}" if problem else ""
+        raise CommandFailed(f"The events of {what}; it may still end well. {reason}".rstrip())
+    if misses == TOLD:
+        tell(f"The events of {what}; trying again for a minute.")
+    await asyncio.sleep(min(1.0, 0.2 * misses))
 
 
 async def _over(api: Api, path: str) -> dict[str, Any] | None:
-    """The job if it is over. Not every event that says so is the last: a failed job may be retried."""
-    job: dict[str, Any] = await api.get(path)
-    return job if job["status"] in FINAL else None
+    """The job if it is over, None if somebody has just retried it, or nobody answers."""
+    with suppress(Unreachable):
+        job: dict[str, Any] = await api.get(path)
+        return job if job["status"] in FINAL else None
+    return None
 
 
 async def history(api: Api, job_id: str) -> AsyncIterator[Event]:
@@ -76,12 +87,15 @@ async def history(api: Api, job_id: str) -> AsyncIterator[Event]:
 
 
 async def _polled(api: Api, path: str, last: int) -> AsyncIterator[Event]:
-    """The events after number `last`, until nobody answers."""
+    """The events after number `last`, until the job is over: then raises NothingFollows."""
     while True:
+        over = await _over(api, path)  # asked first: what is over has written its last event
         async for event in api.items(f"{path}/events"):
             if event["seq"] > last:
                 last = event["seq"]
                 yield event
+        if over:
+            raise NothingFollows
         await asyncio.sleep(POLL_INTERVAL)
 
 
@@ -102,7 +116,13 @@ def shown(console: Console, *, lines: Callable[[Event], str] | None = None) -> I
         task = bar.add_task("pending", total=100, message="")
 
         def show(event: Event) -> None:
-            bar.update(task, completed=event["progress"], description=_what(event), message=clean(event["message"]))
+            bar.update(
+                task,
+                completed=event["progress"],
+                description=_what(event),
+                message=clean(event["message"]),
+                refresh=True,
+            )
             if event.get("kind", "progress") not in ORDINARY:
                 say(f"  {for_people(event)}", console=bar.console, style="yellow")
 
