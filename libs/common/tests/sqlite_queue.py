@@ -15,21 +15,30 @@ from uuid import uuid4
 
 from triton_common.queue.base import QueueUnavailable, TaskQueue, TaskStatus
 
-TABLE = """
+TABLES = """
+PRAGMA synchronous = OFF;
+CREATE TABLE IF NOT EXISTS incarnation (token TEXT);
 CREATE TABLE IF NOT EXISTS tasks (
-    number INTEGER PRIMARY KEY, id TEXT, queue TEXT, task TEXT, payload TEXT, status TEXT DEFAULT 'pending'
-)
+    number INTEGER PRIMARY KEY, id TEXT, queue TEXT, priority INTEGER, task TEXT, payload TEXT,
+    status TEXT DEFAULT 'pending'
+);
 """
 TAKE = """
 UPDATE tasks SET status = 'processing'
-WHERE number = (SELECT min(number) FROM tasks WHERE status = 'pending' AND queue = ?)
+WHERE number = (SELECT number FROM tasks WHERE status = 'pending' AND queue = ? ORDER BY priority, number LIMIT 1)
 RETURNING number, task, payload
 """
 
 
 def connect(path: Path) -> "closing[sqlite3.Connection]":
-    """A connection of this thread; each statement is a transaction, and waits a second for those of others."""
-    return closing(sqlite3.connect(path, timeout=1, isolation_level=None))
+    """A connection of this thread; each statement is a transaction, and waits four seconds for those of others."""
+    return closing(sqlite3.connect(path, timeout=4, isolation_level=None))
+
+
+def empty(path: Path) -> None:
+    """Lose everything, as Redis does."""
+    with connect(path) as connection:
+        connection.executescript("DELETE FROM tasks; DELETE FROM incarnation")
 
 
 class SqliteTaskQueue(TaskQueue):
@@ -38,16 +47,14 @@ class SqliteTaskQueue(TaskQueue):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def enqueue_many(
-        self, task: str, payloads: Sequence[tuple[str | None, Mapping[str, Any]]], *, queue: str
-    ) -> list[str]:
+    async def _push(
+        self, task: str, tasks: Sequence[tuple[str, Mapping[str, Any]]], *, queue: str, priority: int
+    ) -> None:
         """One INSERT, which takes all or none."""
-        rows = [(task_id or str(uuid4()), queue, task, json.dumps(payload)) for task_id, payload in payloads]
-        values = ", ".join(["(?, ?, ?, ?)"] * len(rows))
-        if rows:
-            sql = f"INSERT INTO tasks (id, queue, task, payload) VALUES {values}"
-            await self._run(sql, *(value for row in rows for value in row))
-        return [task_id for task_id, *_ in rows]
+        rows = [(task_id, queue, priority, task, json.dumps(payload)) for task_id, payload in tasks]
+        values = ", ".join(["(?, ?, ?, ?, ?)"] * len(rows))
+        sql = f"INSERT INTO tasks (id, queue, priority, task, payload) VALUES {values}"
+        await self._run(sql, *(value for row in rows for value in row))
 
     async def status(self, task_id: str) -> TaskStatus:
         """Exact."""
@@ -62,13 +69,19 @@ class SqliteTaskQueue(TaskQueue):
         """The file can be read."""
         await self._run("SELECT 1")
 
+    async def incarnation(self) -> str:
+        """Another once the tables were emptied, or the file is a new one."""
+        await self._run("INSERT INTO incarnation SELECT ? WHERE NOT EXISTS (SELECT * FROM incarnation)", str(uuid4()))
+        [[token]] = await self._run("SELECT token FROM incarnation")
+        return str(token)
+
     async def close(self) -> None:
         """Nothing stays open."""
 
-    async def _run(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
+    async def _run(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         def run() -> list[tuple[Any, ...]]:
             with connect(self._path) as connection:
-                connection.execute(TABLE)
+                connection.executescript(TABLES)
                 return connection.execute(sql, values).fetchall()
 
         try:
@@ -90,7 +103,7 @@ class SqliteWorker(threading.Thread):
     def run(self) -> None:
         """Take, run, say how it went."""
         with connect(self._path) as connection:
-            connection.execute(TABLE)
+            connection.executescript(TABLES)
             while not self.stopped.is_set():
                 taken = connection.execute(TAKE, [self._queue]).fetchall()
                 if not taken:

@@ -61,6 +61,58 @@ def eventually(condition: Callable[[], Any], *, within: float = 10.0) -> Any:
     return answer
 
 
+class Wire:
+    """A TCP proxy in front of a port of this machine, whose connections can go deaf: half-open, as after a failover."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._generation = 0
+        self._swallows = False
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._server]
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """From now on, nothing that either end sends arrives, and neither is told; the same for new connections."""
+        self._generation += 1
+        self._swallows = True
+
+    def mend(self) -> None:
+        """New connections work; those that were cut stay deaf for ever."""
+        self._generation += 1
+        self._swallows = False
+
+    def close(self) -> None:
+        """Close every connection."""
+        for open_socket in self._sockets:
+            with contextlib.suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+            open_socket.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                self._sockets.append(near)
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except ConnectionRefusedError:
+                    near.close()
+                    continue
+                self._sockets.append(far)
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(source, sink, self._generation), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, generation: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if generation == self._generation and not self._swallows:
+                    sink.sendall(data)
+            if generation == self._generation and not self._swallows:
+                sink.shutdown(socket.SHUT_WR)
+
+
 def access_token(
     claims: Mapping[str, object] | None = None, *, key: OKPKey = KEY, header: Mapping[str, object] | None = None
 ) -> str:

@@ -4,10 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+
+from uuid_utils.compat import uuid4
 
 from triton_common.errors import Unavailable
 from triton_common.messages import Message
+
+PRIORITIES: Final = range(10)  # 0 goes first
 
 
 class QueueUnavailable(Unavailable):
@@ -27,18 +31,35 @@ class TaskStatus(StrEnum):
 class TaskQueue(ABC):
     """Carries named tasks with JSON payloads to workers, at most once: whoever needs more keeps a row and sends again.
 
-    Every method raises QueueUnavailable, in bounded time, when the queue cannot be reached.
+    A free worker takes the task of the lowest priority number, 0 to 9, and of those the one sent first. Every method
+    raises QueueUnavailable, in bounded time, when the queue cannot be reached.
     """
 
-    async def enqueue(self, task: str, payload: Mapping[str, Any], *, queue: str, task_id: str | None = None) -> str:
+    async def enqueue(
+        self, task: str, payload: Mapping[str, Any], *, queue: str, task_id: str | None = None, priority: int = 0
+    ) -> str:
         """Send one task; answers its id."""
-        return (await self.enqueue_many(task, [(task_id, payload)], queue=queue))[0]
+        return (await self.enqueue_many(task, [(task_id, payload)], queue=queue, priority=priority))[0]
+
+    async def enqueue_many(
+        self, task: str, payloads: Sequence[tuple[str | None, Mapping[str, Any]]], *, queue: str, priority: int = 0
+    ) -> list[str]:
+        """Send (task id or None, payload) pairs in one round trip, all or none; answers their ids in order.
+
+        Raises ValueError for a priority that is none, TypeError for a payload that is not JSON.
+        """
+        if priority not in PRIORITIES:
+            raise ValueError(f"a priority is a number from 0 to {PRIORITIES[-1]}, not {priority}")
+        tasks = [(task_id or str(uuid4()), payload) for task_id, payload in payloads]
+        if tasks:
+            await self._push(task, tasks, queue=queue, priority=priority)
+        return [task_id for task_id, _ in tasks]
 
     @abstractmethod
-    async def enqueue_many(
-        self, task: str, payloads: Sequence[tuple[str | None, Mapping[str, Any]]], *, queue: str
-    ) -> list[str]:
-        """Send (task id or None, payload) pairs in one round trip, all or none; answers their ids in order."""
+    async def _push(
+        self, task: str, tasks: Sequence[tuple[str, Mapping[str, Any]]], *, queue: str, priority: int
+    ) -> None:
+        """Send (task id, payload) pairs, at least one, as enqueue_many promises."""
 
     @abstractmethod
     async def status(self, task_id: str) -> TaskStatus:
@@ -53,16 +74,23 @@ class TaskQueue(ABC):
         """Return when the queue can be reached."""
 
     @abstractmethod
+    async def incarnation(self) -> str:
+        """A token that changes when the queue may have lost what it held; whoever sees another one sends again."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Let go of all connections."""
 
-    async def send(self, messages: Sequence[Message]) -> list[str]:
+    async def send(self, messages: Sequence[Message], *, priority: int = 0) -> list[str]:
         """Send messages of one kind in one round trip; a message is its task's payload."""
         if not messages:
             return []
         first = type(messages[0])
         return await self.enqueue_many(
-            first.name, [(None, message.model_dump(mode="json")) for message in messages], queue=first.queue
+            first.name,
+            [(None, message.model_dump(mode="json")) for message in messages],
+            queue=first.queue,
+            priority=priority,
         )
 
     async def __aenter__(self) -> Self:
