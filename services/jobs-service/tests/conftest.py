@@ -1,5 +1,6 @@
 """An app on a database of the test's own, and its API in the words of the tests."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -151,6 +152,14 @@ class Api:
         if outcome == "failed":
             body.setdefault("error", ERROR)
         return await self.post(f"/internal/v1/jobs/{job['id']}/finish", body, user=self.worker)
+
+    async def sent(self, count: int) -> list[tuple[int, str]]:
+        """(lane, job) of what the dispatcher sends, once it is so many messages; it sends from a task of its own."""
+        queue = self.app.state.queue
+        async with asyncio.timeout(10):
+            while len(queue.sent) < count:  # noqa: ASYNC110  nothing tells of it
+                await asyncio.sleep(0.002)
+        return [(message.priority, message.payload["job_id"]) for message in queue.sent]
 
     async def kinds(self, job: dict[str, Any]) -> list[str]:
         """The kinds of a job's events, in order."""

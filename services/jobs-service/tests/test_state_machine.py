@@ -1,4 +1,5 @@
-"""Any order of submits, claims, reports, ends, cancels, lost leases and doubled messages makes legal moves only."""
+"""Any order of submits, claims, reports, ends, cancels, retries, lost leases, passed time limits and doubled messages makes
+legal moves only."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -22,13 +23,13 @@ from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
 from jobs_service import jobs
-from jobs_service.dispatch import Dispatcher
+from jobs_service.backlog import Backlog
 from jobs_service.jobs import JobNotClaimable
 from jobs_service.schemas import JobCreate
+from jobs_service.settings import JobPolicy, Policies
 from triton_common.auth import Principal
 from triton_common.db import Database
 from triton_common.errors import AppError
-from triton_common.queue.memory import MemoryTaskQueue
 from triton_common.schemas import JobClaim, JobFinish, JobProgress
 
 LEGAL = {
@@ -38,10 +39,15 @@ LEGAL = {
     ("processing", "completed"),
     ("processing", "failed"),
     ("processing", "cancelled"),
+    ("pending", "failed"),  # over its time limit
+    ("failed", "pending"),  # retried by a user
+    ("cancelled", "pending"),
 }
 FINAL = {"completed", "failed", "cancelled"}
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
+POLICIES = Policies(value_proposition=JobPolicy(max_attempts=2, retry_delay=timedelta(seconds=1)))
+IN_FLIGHT = 2  # jobs of a client at once
 WHICH = st.integers(0, 3)
 DOCUMENT = {"title": "t", "model": "offline:template", "currency": "USD", "sections": [], "facts": []}
 ADMIN = Principal(subject="somebody", role="admin", scopes=frozenset(), token_id="", expires_at=0, token="")
@@ -56,7 +62,7 @@ def machine(  # noqa: C901  rules are small, but many
         def __init__(self) -> None:
             super().__init__()
             self.loop, self.database = loop, database
-            self.dispatcher = Dispatcher(MemoryTaskQueue())
+            self.backlog = Backlog(limit=1000)
             self.claims: dict[UUID, list[int]] = {}
             self.held: list[tuple[UUID, int]] = []
             self.seen: dict[UUID, dict[str, Any]] = {}
@@ -107,7 +113,12 @@ def machine(  # noqa: C901  rules are small, but many
             for _ in range(2):
                 job = self.call(
                     jobs.submit(
-                        self.database, self.dispatcher, principal=ADMIN, body=body, idempotency_key=None, max_attempts=2
+                        self.database,
+                        self.backlog,
+                        principal=ADMIN,
+                        body=body,
+                        idempotency_key=None,
+                        policies=POLICIES,
                     )
                 )
                 self.claims[job.id] = []
@@ -158,9 +169,7 @@ def machine(  # noqa: C901  rules are small, but many
             said = JobFinish.model_validate(body)
 
             def say() -> Any:
-                return self.call(
-                    jobs.finish(self.database, self.dispatcher, job, said, retry_delay=timedelta(seconds=1))
-                )
+                return self.call(jobs.finish(self.database, self.backlog, job, said, policies=POLICIES))
 
             first = say()
             after = self.state(job)
@@ -196,11 +205,43 @@ def machine(  # noqa: C901  rules are small, but many
             assert self.state(job)["status"] != "processing"
 
         @rule(which=WHICH)
+        def time_limit_passes(self, which: int) -> None:
+            job = self.job(which)
+            before = self.state(job)
+            self.sql("UPDATE generation_jobs SET deadline_at = now() WHERE id = %s AND deadline_at IS NOT NULL", job)
+            self.call(jobs.expire(self.database, not_before=LONG_AGO))
+            after = self.state(job)
+            started = before["status"] in ("pending", "processing") and before["deadline_at"] is not None
+            if started and before["cancel_requested_at"] is None:
+                assert (after["status"], after["error"]["code"]) == ("failed", "timed_out")
+            else:
+                assert after["status"] == before["status"]
+
+        @rule(which=WHICH)
+        def retry(self, which: int) -> None:
+            job = self.job(which)
+            before = self.state(job)
+            answer = self.call(jobs.retry(self.database, self.backlog, job, principal=ADMIN, policies=POLICIES))
+            after = self.state(job)
+            if before["status"] in ("failed", "cancelled"):
+                assert (after["status"], after["series"]) == ("pending", before["series"] + 1)
+                assert after["max_attempts"] - after["attempt"] == POLICIES.value_proposition.max_attempts
+                self.seen.pop(job, None)
+            else:
+                assert after == before
+                alive = before["status"] in ("pending", "processing")
+                assert (
+                    answer.series > 1
+                    if alive and before["series"] > 1
+                    else answer in ("job_not_over", "job_already_completed")
+                )
+
+        @rule(which=WHICH)
         def becomes_due(self, which: int) -> None:
             job = self.job(which)
-            self.sql("UPDATE generation_jobs SET run_after = now(), dispatch_at = now() WHERE id = %s", job)
-            for message in self.call(jobs.take_due(self.database)):
-                assert self.state(message.job_id)["status"] == "pending"
+            self.sql("UPDATE generation_jobs SET run_after = now() WHERE id = %s", job)
+            for admitted in self.call(jobs.admit(self.database, per_client=IN_FLIGHT)):
+                assert self.state(admitted.message.job_id)["status"] == "pending"
 
         # --- what must always be true
 
@@ -225,7 +266,8 @@ def machine(  # noqa: C901  rules are small, but many
                 moved = {pair for pair in pairwise(states) if pair[0] != pair[1]}
                 assert moved <= LEGAL
                 assert states[-1] == row["status"]
-                assert not set(states[:-1]) & FINAL, "a final state is the last"
+                for event, after in pairwise(events):
+                    assert event["status"] not in FINAL or after["kind"] == "retried", "else a final state is the last"
                 assert claims == list(range(1, len(claims) + 1)), "one more with each claim"
                 assert row["attempt"] == len(claims) == sum(event["kind"] == "claimed" for event in events)
                 documents = self.sql("SELECT id FROM documents WHERE job_id = %s", job)
@@ -234,11 +276,11 @@ def machine(  # noqa: C901  rules are small, but many
                 )
 
         @invariant()
-        def final_states_never_change(self) -> None:
+        def final_states_change_by_a_users_retry_alone(self) -> None:
             for job in self.claims:
                 row = self.state(job)
                 if job in self.seen:
-                    assert row == self.seen[job] | {key: row[key] for key in ("run_after", "dispatch_at")}
+                    assert row == self.seen[job] | {key: row[key] for key in ("run_after", "deadline_at")}
                 elif row["status"] in FINAL:
                     self.seen[job] = row
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
+
+from jobs_service import sweeps
 
 
 async def test_submit_answers_202_with_a_pending_job(api):
@@ -24,10 +27,10 @@ async def test_submit_answers_202_with_a_pending_job(api):
 
 async def test_submit_sends_the_message_after_the_commit(api, app):
     job = await api.job()
-    await app.state.dispatcher.flush()
-    [(queue, task, _, payload)] = app.state.queue.sent
-    assert (queue, task) == ("agent-runner", "agent_runner.run_job")
-    assert (payload["job_id"], payload["request_id"]) == (job["id"], job["request_id"])
+    await api.sent(1)
+    [message] = app.state.queue.sent
+    assert (message.queue, message.task) == ("agent-runner", "agent_runner.run_job")
+    assert (message.payload["job_id"], message.payload["request_id"]) == (job["id"], job["request_id"])
 
 
 async def test_submit_counts_the_job(api):
@@ -139,10 +142,25 @@ async def test_archived_things_take_no_new_job(api, noun, field, code):
     assert (answer.status_code, answer.json()["code"]) == (409, code)
 
 
+async def test_a_client_with_too_many_waiting_jobs_waits_and_others_do_not(api, app):
+    ours, other = await api.client("Ours"), await api.client("Other")
+    order, key = await api.order(ours), {"Idempotency-Key": "abc"}
+    app.state.backlog._limit = 3
+    made = [await api.made("/api/v1/jobs", order) for _ in range(3)]
+    for headers in ({}, key):
+        answer = await api.post("/api/v1/jobs", order, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
+        assert answer.headers["Retry-After"] == "5"
+    assert (await api.post("/api/v1/jobs", await api.order(other))).status_code == 202
+    await api.post(f"/api/v1/jobs/{made[0]['id']}/cancel")
+    await sweeps.sweep(app.state.database, app.state.backlog, not_before=datetime.now(UTC))
+    assert (await api.post("/api/v1/jobs", order, headers=key)).status_code == 202, "a refusal gives the key back"
+
+
 # --- Idempotency-Key
 
 
-async def test_the_same_key_and_body_gets_the_first_answer(api, app):
+async def test_the_same_key_and_body_gets_the_first_answer(api):
     order = await api.order()
     key = {"Idempotency-Key": "abc"}
     first = await api.post("/api/v1/jobs", order, headers=key)
@@ -150,8 +168,7 @@ async def test_the_same_key_and_body_gets_the_first_answer(api, app):
     again = await api.post("/api/v1/jobs", dict(reversed(order.items())), headers=key)
     assert (again.status_code, again.json()) == (202, first.json())
     assert again.headers["Location"] == first.headers["Location"]
-    await app.state.dispatcher.flush()
-    assert len(app.state.queue.sent) == 1
+    assert len(api.sql("SELECT id FROM generation_jobs")) == 1
 
 
 async def test_the_same_key_with_another_body_is_refused(api):

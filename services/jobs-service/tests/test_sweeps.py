@@ -1,21 +1,20 @@
-"""What happens to jobs when nobody asks: leases end, workers are lost, messages are sent again."""
+"""What happens to jobs when nobody asks: leases end, workers are lost, time limits pass."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import REGISTRY
-from uuid_utils.compat import uuid7
 
-from jobs_service import jobs, main, moves, sweeps
-from jobs_service.dispatch import LIMIT, Dispatcher
+from jobs_service import jobs, main, sweeps
+from jobs_service.backlog import Backlog
+from jobs_service.settings import Policies
+from jobs_service.settings import Policies
 from jobs_service.statements import connected
 from triton_common.db import Database
-from triton_common.messages import RunJob
-from triton_common.queue.base import QueueUnavailable
-from triton_common.queue.memory import MemoryTaskQueue
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+POLICIES = Policies()
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ async def sweep(app, api):
     """One turn of the sweep, with the first lease long over."""
 
     async def turn(not_before=LONG_AGO):
-        await sweeps.sweep(app.state.database, app.state.dispatcher, not_before=not_before)
+        await sweeps.sweep(app.state.database, app.state.backlog, not_before=not_before)
 
     return turn
 
@@ -93,38 +92,6 @@ async def test_a_cancelled_jobs_silent_worker_is_not_waited_for(api, sweep, pass
     assert (await api.read(job))["status"] == "cancelled"
 
 
-async def test_a_job_nobody_claims_is_sent_again_ever_more_seldom(api, app, sweep):
-    job = await api.job()
-    await app.state.dispatcher.flush()
-    sent = app.state.queue.sent
-    await sweep()
-    assert len(sent) == 1, "sent lately"
-    waits = []
-    for _ in range(7):
-        api.sql("UPDATE generation_jobs SET dispatch_at = now()")
-        await sweep()
-        [row] = api.sql("SELECT extract(epoch FROM dispatch_at - now()) AS seconds FROM generation_jobs")
-        waits.append(round(float(row["seconds"])))
-    assert waits == [2, 4, 8, 16, 30, 30, 30]
-    assert [payload["job_id"] for _, _, _, payload in sent] == [job["id"]] * 8
-    assert {payload["request_id"] for _, _, _, payload in sent} == {job["request_id"]}
-
-
-async def test_only_pending_jobs_that_are_due_are_sent(api, app, sweep):
-    claimed, over, later = [await api.job() for _ in range(3)]
-    await api.claim(claimed)
-    await api.post(f"/api/v1/jobs/{over['id']}/cancel")
-    await api.claim(later)
-    await api.finish(later, "failed", retryable=True)
-    await app.state.dispatcher.flush()
-    app.state.queue.sent.clear()
-    await sweep()
-    assert app.state.queue.sent == []
-    api.make_due(later)
-    await sweep()
-    assert [payload["job_id"] for _, _, _, payload in app.state.queue.sent] == [later["id"]]
-
-
 def multiply(api, times):
     """So many pending jobs more, like the one there is."""
     api.sql(
@@ -146,14 +113,40 @@ async def test_a_crash_of_all_workers_is_mended_in_one_sweep(api, sweep):
     ]
 
 
-async def test_a_backlog_is_sent_in_one_sweep(api, app, sweep):
-    job = await api.job()
-    multiply(api, 1200)
-    await app.state.dispatcher.flush()
-    app.state.queue.sent.clear()
+async def test_a_job_over_its_time_limit_fails_and_its_worker_hears_of_it(api, sweep):
+    job = await api.made("/api/v1/jobs", await api.order(time_limit_seconds=60))
+    assert (job["time_limit_seconds"], job["deadline_at"]) == (60, None), "it counts from the first start"
+    await api.claim(job)
+    known = await api.read(job)
+    started, deadline = (datetime.fromisoformat(known[key]) for key in ("started_at", "deadline_at"))
+    assert deadline - started == timedelta(seconds=60)
     await sweep()
-    assert len({payload["job_id"] for _, _, _, payload in app.state.queue.sent} - {job["id"]}) == 1200
-    assert REGISTRY.get_sample_value("triton_jobs_pending") == 1201
+    assert (await api.read(job))["status"] == "processing"
+    api.sql("UPDATE generation_jobs SET deadline_at = now()")
+    await sweep()
+    known = await api.read(job)
+    assert (known["status"], known["error"]["code"], known["error"]["attempt"]) == ("failed", "timed_out", 1)
+    for late in (await api.progress(job), await api.finish(job)):
+        assert (late.status_code, late.json()["code"]) == (409, "stale_attempt")
+
+
+async def test_a_time_limit_holds_between_two_attempts_and_not_before_the_first(api, sweep):
+    waiting, between = await api.job(), await api.job()
+    await api.claim(between)
+    await api.finish(between, "failed", retryable=True)
+    api.sql("UPDATE generation_jobs SET deadline_at = now() WHERE deadline_at IS NOT NULL")
+    await sweep()
+    assert [(await api.read(job))["status"] for job in (waiting, between)] == ["pending", "failed"]
+
+
+async def test_a_cancelled_job_over_its_time_limit_ends_cancelled(api, sweep):
+    job = await api.job()
+    await api.claim(job)
+    await api.post(f"/api/v1/jobs/{job['id']}/cancel")
+    api.sql("UPDATE generation_jobs SET deadline_at = now()")
+    await sweep()
+    assert (await api.read(job))["status"] == "processing"
+    assert (await api.progress(job)).json() == {"cancelled": True}
 
 
 async def test_metrics_tell_how_long_the_oldest_job_waits(api, sweep):
@@ -178,21 +171,18 @@ async def test_keys_older_than_a_day_are_purged(api, sweep):
 # --- the loop around it
 
 
-class Turns(MemoryTaskQueue):
-    """Lets a test wait for a sweep's sending."""
+class Turns(Backlog):
+    """Lets a test wait for a sweep's end."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(limit=1)
         self.taken = asyncio.Event()
 
-    async def enqueue_many(self, task, payloads, *, queue):
+    def counted(self, pending):
         self.taken.set()
-        return await super().enqueue_many(task, payloads, queue=queue)
 
 
 async def test_the_loop_survives_a_database_that_is_away(api, postgres_url, monkeypatch):
-    await api.job()
-    api.sql("UPDATE generation_jobs SET dispatch_at = now()")
     starts, real_now = [], jobs.now
     troubles = [OSError("a bug"), None, None]
 
@@ -207,13 +197,19 @@ async def test_the_loop_survives_a_database_that_is_away(api, postgres_url, monk
         return await real_now(database)
 
     monkeypatch.setattr(jobs, "now", now)
-    queue = Turns()
+    backlog = Turns()
     async with Database.connect(postgres_url) as database:
         loop = asyncio.create_task(
-            sweeps.run(database, Dispatcher(queue), interval=timedelta(milliseconds=1), lease=timedelta(seconds=30))
+            sweeps.run(
+                database,
+                backlog,
+                interval=timedelta(milliseconds=1),
+                lease=timedelta(seconds=30),
+                policies=Policies(),
+            )
         )
         async with asyncio.timeout(10):
-            await queue.taken.wait()
+            await backlog.taken.wait()
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)
     assert len(starts) == 3, "once more after each failure, and then no more"
@@ -237,56 +233,3 @@ async def test_stopping_ends_a_task_that_loses_a_cancellation():
         await main._stop({task})
     assert task.cancelled()
     assert lost
-
-
-# --- the dispatcher
-
-
-class Broken(MemoryTaskQueue):
-    """Refuses as often as it is told to."""
-
-    def __init__(self, *errors):
-        super().__init__()
-        self.errors = list(errors)
-
-    async def enqueue_many(self, task, payloads, *, queue):
-        if self.errors:
-            raise self.errors.pop(0)
-        return await super().enqueue_many(task, payloads, queue=queue)
-
-
-async def test_messages_the_queue_refused_are_due_at_once(api, app):
-    job = await api.job()
-    api.sql("UPDATE generation_jobs SET dispatch_at = now()")
-    queue = Broken(QueueUnavailable())
-    dispatcher = Dispatcher(queue)
-    await sweeps.send_due(app.state.database, dispatcher)
-    [row] = api.sql("SELECT dispatch_at <= now() AS due, dispatches FROM generation_jobs")
-    assert row == {"due": True, "dispatches": 0}
-    await sweeps.send_due(app.state.database, dispatcher)
-    assert [payload["job_id"] for _, _, _, payload in queue.sent] == [job["id"]]
-
-
-async def test_the_dispatcher_goes_on_after_an_error():
-    queue = Broken(QueueUnavailable(), RuntimeError("a bug"))
-    dispatcher = Dispatcher(queue)
-    running = asyncio.create_task(dispatcher.run())
-    async with asyncio.timeout(10):
-        while not queue.sent:
-            dispatcher.push(RunJob(job_id=uuid7()))
-            await asyncio.sleep(0)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-
-
-async def test_the_dispatcher_holds_no_more_than_its_limit():
-    queue = MemoryTaskQueue()
-    dispatcher = Dispatcher(queue)
-    for _ in range(LIMIT + 10):
-        dispatcher.push(RunJob(job_id=uuid7()))
-    await dispatcher.flush()
-    assert len(queue.sent) == LIMIT
-
-
-def test_the_sweeps_batch_is_the_statements_limit():
-    assert f"LIMIT {moves.BATCH}" in moves.TAKE_DUE

@@ -1,6 +1,7 @@
 """What workers do: claim, progress, finish; each in order, twice, late and at once."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 from prometheus_client import REGISTRY
@@ -225,12 +226,12 @@ async def test_a_failure_that_may_pass_is_tried_again_until_attempts_run_out(api
     assert (await api.kinds(job)).count("retrying") == 2
 
 
-async def test_a_released_job_is_sent_at_once_and_loses_no_attempt(api, app):
+async def test_a_released_job_is_sent_at_once_and_loses_no_attempt(api):
     job = await api.job()
+    await api.sent(1)
     await api.claim(job)
     assert (await api.finish(job, "released")).json()["status"] == "pending"
-    await app.state.dispatcher.flush()
-    assert [payload["job_id"] for _, _, _, payload in app.state.queue.sent] == [job["id"]] * 2
+    assert await api.sent(2) == [(2, job["id"])] * 2
     claimed = (await api.claim(job)).json()
     assert (claimed["attempt"], claimed["max_attempts"]) == (2, 4)
 
@@ -264,6 +265,78 @@ async def test_a_finish_that_is_none_is_refused(api, body):
     await api.claim(job)
     answer = await api.post(f"/internal/v1/jobs/{job['id']}/finish", {"attempt": 1} | body, user=api.worker)
     assert answer.status_code == 422
+
+
+async def test_a_job_may_be_released_for_a_while(api):
+    """As when analytics-service is busy: the job is due later, and no attempt is used up."""
+    job = await api.job()
+    await api.claim(job)
+    assert (await api.finish(job, "released", retry_after_seconds=90)).json()["status"] == "pending"
+    [wait] = api.sql("SELECT extract(epoch FROM run_after - now()) AS seconds FROM generation_jobs")
+    assert 80 < wait["seconds"] <= 90
+    assert (await api.claim(job)).json()["code"] == "job_not_claimable"
+    api.make_due(job)
+    claimed = (await api.claim(job)).json()
+    assert claimed["max_attempts"] - claimed["attempt"] == 2
+
+
+async def test_an_error_that_the_policy_calls_permanent_is_not_tried_again(api, app):
+    policy = app.state.settings.policies.value_proposition
+    app.state.settings.policies.value_proposition = policy.model_copy(update={"permanent": frozenset({"model_failed"})})
+    job = await api.job()
+    await api.claim(job)
+    assert (await api.finish(job, "failed", retryable=True)).json()["status"] == "failed"
+
+
+async def test_a_claim_whose_answer_was_lost_is_the_same_claim_when_repeated(api, nobody):
+    job = await api.job()
+    mine = {"worker": "w1", "task_id": "t1", "claim_id": nobody}
+    path = f"/internal/v1/jobs/{job['id']}/claim"
+    first = await api.post(path, mine, user=api.worker)
+    again = await api.post(path, mine, user=api.worker)
+    assert (again.status_code, again.json()) == (200, first.json())
+    for other in (mine | {"claim_id": job["id"]}, mine | {"claim_id": None}):
+        assert (await api.post(path, other, user=api.worker)).status_code == 409
+    assert await api.kinds(job) == ["submitted", "claimed"]
+    await api.finish(job, "released")
+    assert (await api.post(path, mine, user=api.worker)).json()["attempt"] == 2, "a new attempt, not the old one"
+
+
+# --- retry by a user
+
+
+@pytest.mark.parametrize("ended", ["failed", "cancelled"])
+async def test_a_job_that_did_not_make_it_can_be_begun_anew(api, ended):
+    job = await api.job()
+    await api.claim(job)
+    await api.finish(job, ended)
+    path = f"/api/v1/jobs/{job['id']}/retry"
+    answer = await api.post(path)
+    known = answer.json()
+    assert (answer.status_code, known["status"], known["series"], known["progress"]) == (200, "pending", 2, 0)
+    assert (known["attempt"], known["max_attempts"]) == (1, 4), "attempts go on counting, and there are three more"
+    assert [known[key] for key in ("error", "started_at", "finished_at", "deadline_at", "cancel_requested_at")] == [
+        None
+    ] * 5
+    assert (await api.post(path)).json() == known, "a second click"
+    assert (await api.finish(job)).json()["code"] == "stale_attempt", "of the first series"
+    assert (await api.claim(job)).json()["attempt"] == 2
+    assert (await api.finish(job, attempt=2)).json()["status"] == "completed"
+    assert await api.kinds(job) == ["submitted", "claimed", ended, "retried", "claimed", "completed"]
+    refused = await api.post(path)
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_already_completed")
+
+
+async def test_only_a_job_that_is_over_can_be_begun_anew(api, app, nobody):
+    job = await api.job()
+    path = f"/api/v1/jobs/{job['id']}/retry"
+    assert (await api.post(path)).json()["code"] == "job_not_over"
+    await api.post(f"/api/v1/jobs/{job['id']}/cancel")
+    app.state.backlog._limit = 0
+    app.state.backlog.added(UUID(job["client_id"]))
+    full = await api.post(path)
+    assert (full.status_code, full.json()["code"]) == (429, "queue_full")
+    assert (await api.post(f"/api/v1/jobs/{nobody}/retry")).json()["code"] == "job_not_found"
 
 
 # --- cancel

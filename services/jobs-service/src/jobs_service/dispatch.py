@@ -1,56 +1,93 @@
-"""Sends jobs' messages to the queue from one task of its own: no request waits for Redis, dead or frozen."""
+"""Admits jobs and sends their messages, from one task of its own: no request waits for Redis, dead or frozen."""
 
 import asyncio
+from contextlib import suppress
+from itertools import groupby
 from typing import Final
 
 from loguru import logger
 
-from triton_common.messages import RunJob
+from jobs_service import jobs, moves
+from jobs_service.backlog import Backlog
+from jobs_service.jobs import Admitted
+from triton_common.db import Database, DatabaseUnavailable
 from triton_common.queue.base import QueueUnavailable, TaskQueue
 
-LIMIT: Final = 10_000  # messages that wait in memory; what goes beyond is left to the sweep
+TURN: Final = 1.0  # seconds after which it looks for itself: other processes submit and finish too
+PAUSE: Final = 0.005  # seconds between two turns: what comes meanwhile goes in one statement and one round trip
 
 
 class Dispatcher:
-    """Sends all messages that wait in one round trip. Whatever it drops, the sweep sends: the row is the truth."""
+    """Sends all messages that wait in one round trip a lane. Whatever is lost it sends again: the row is the truth."""
 
-    def __init__(self, queue: TaskQueue) -> None:
+    def __init__(self, database: Database, queue: TaskQueue, backlog: Backlog, *, per_client: int) -> None:
+        self._database = database
         self._queue = queue
-        self._waiting: list[RunJob] = []
-        self._wake = asyncio.Event()
+        self._backlog = backlog
+        self._per_client = per_client
         self._reachable = True
-
-    def push(self, message: RunJob) -> None:
-        """Have the message sent soon. Never waits, never fails."""
-        if len(self._waiting) < LIMIT:
-            self._waiting.append(message)
-            self._wake.set()
+        self._incarnation = ""  # of the queue that holds our messages
 
     async def run(self) -> None:
-        """Send until cancelled."""
+        """Send until cancelled: at once what is submitted here, and each second what the queue has lost."""
+        loop = asyncio.get_running_loop()
+        look_again = loop.time()
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            self._backlog.changed.clear()
             try:
-                await self.flush()
+                await self.admit()
+                if loop.time() >= look_again:
+                    look_again = loop.time() + TURN
+                    await self.resend()
+            except DatabaseUnavailable:
+                logger.warning("there is no database to dispatch from")
             except Exception as error:  # noqa: BLE001  one bad message must not end the sending
                 logger.opt(exception=error).error("messages could not be sent")
+            await asyncio.sleep(PAUSE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(look_again):
+                    await self._backlog.changed.wait()
 
-    async def flush(self) -> None:
-        """Send what waits now."""
-        batch, self._waiting = self._waiting, []
-        await self.send(batch)
+    async def admit(self) -> None:
+        """Send the messages of all jobs that may be in flight from now on."""
+        while admitted := await jobs.admit(self._database, per_client=self._per_client):
+            if not await self._send(admitted) or len(admitted) < moves.BATCH:
+                return
 
-    async def send(self, batch: list[RunJob]) -> bool:
-        """Whether the queue took the batch. Logs the change between reachable and not, not each failure."""
+    async def resend(self) -> None:
+        """Send the messages again of all jobs that should have been claimed by now; of all, when the queue lost them."""
         try:
-            await self._queue.send(batch)
+            incarnation = await self._queue.incarnation()
         except QueueUnavailable:
-            if self._reachable:
-                logger.bind(jobs=len(batch)).warning("queue unavailable; the sweep will send the jobs again")
-            self._reachable = False
-            return False
-        if not self._reachable:
-            logger.bind(jobs=len(batch)).info("queue available again")
-        self._reachable = True
-        return True
+            self._note(reachable=False)
+            return
+        if incarnation != self._incarnation:
+            await jobs.all_lost(self._database)
+            self._incarnation = incarnation
+        while admitted := await jobs.due_again(self._database):
+            if not await self._send(admitted):
+                return
+
+    async def _send(self, admitted: list[Admitted]) -> bool:
+        """Whether the queue took them all; those it did not take are due again."""
+        sent = 0
+        try:
+            for lane, members in groupby(admitted, key=lambda job: job.lane):
+                messages = [job.message for job in members]
+                await self._queue.send(messages, priority=lane)
+                sent += len(messages)
+        except QueueUnavailable:
+            self._note(reachable=False)
+        else:
+            self._note(reachable=True)
+            return True
+        await jobs.not_sent(self._database, [job.message.job_id for job in admitted[sent:]])
+        return False
+
+    def _note(self, *, reachable: bool) -> None:
+        """Log the change between reachable and not, not each failure."""
+        if self._reachable and not reachable:
+            logger.warning("queue unavailable; jobs wait for it")
+        if reachable and not self._reachable:
+            logger.info("queue available again")
+        self._reachable = reachable

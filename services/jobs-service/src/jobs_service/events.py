@@ -4,6 +4,8 @@ A stream holds no connection: one query a turn asks for what is new to all of th
 """
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -24,14 +26,20 @@ from triton_common.schemas import Page
 
 LAST_SEQ: Final = 2**31 - 1  # as far as the column goes
 TURN: Final = 0.2  # seconds between two queries: how much later than Postgres a stream knows
+AT_ONCE: Final = 100  # events that a stream gets at once: what a slow reader keeps in memory
 
-_NEW = """
-SELECT wanted.number, event.seq, event.at, event.kind, event.status, event.progress, event.stage, event.message
+_NEW: Final = """
+SELECT wanted.number, event.seq, event.at, event.kind, event.status, event.progress, event.stage, event.message,
+  event.seq = job.event_seq AS is_last
 FROM unnest(%(jobs)s::uuid[], %(after)s::int[]) WITH ORDINALITY AS wanted (job_id, after, number)
-JOIN job_events AS event ON event.job_id = wanted.job_id AND event.seq > wanted.after
+CROSS JOIN LATERAL (
+  SELECT * FROM job_events AS event WHERE event.job_id = wanted.job_id AND event.seq > wanted.after
+  ORDER BY event.seq LIMIT %(limit)s
+) AS event
+JOIN generation_jobs AS job ON job.id = wanted.job_id
 ORDER BY wanted.number, event.seq"""
 
-_LAST = "SELECT event_seq, status FROM generation_jobs WHERE id = %(id)s"
+_LAST: Final = "SELECT event_seq, status FROM generation_jobs WHERE id = %(id)s"
 
 
 async def history(session: AsyncSession, job_id: UUID, *, limit: int, cursor: str | None) -> Page[JobEventPublic]:
@@ -60,10 +68,17 @@ async def position(database: Database, job_id: UUID, last_event_id: int) -> int 
 class Watch:
     """One stream's place in one job's events."""
 
-    def __init__(self, job_id: UUID, after: int) -> None:
+    def __init__(self, job_id: UUID, *, after: int, until: float) -> None:
         self.job_id = job_id
         self.after = after
-        self.new: asyncio.Queue[JobEventPublic | None] = asyncio.Queue()
+        self.until = until
+        self.new: asyncio.Queue[JobEventPublic | None] = asyncio.Queue()  # never more than AT_ONCE and the None
+        self.over = False
+
+    def end(self) -> None:
+        """Let the stream end after what it has."""
+        self.over = True
+        self.new.put_nowait(None)
 
 
 class Follower:
@@ -76,9 +91,10 @@ class Follower:
         self._wake = asyncio.Event()
 
     @contextmanager
-    def watch(self, job_id: UUID, *, after: int) -> Iterator[Watch]:
-        """A watch of what comes after event `after`; None in its queue means that no more will come."""
-        watch = Watch(job_id, after)
+    def watch(self, job_id: UUID, *, after: int, until: float) -> Iterator[Watch]:
+        """A watch of what comes after event `after`. None in its queue means that no more will come: the job is over,
+        it is `until` (Unix time), or the service stops."""
+        watch = Watch(job_id, after=after, until=until)
         self._watches.add(watch)
         self._wake.set()
         try:
@@ -92,34 +108,45 @@ class Follower:
             if not self._watches:
                 await self._wake.wait()
             self._wake.clear()
-            if self._draining.is_set():
-                for watch in self._watches:
-                    watch.new.put_nowait(None)
-            else:
-                await self._ask()
+            now = time.time()
+            for watch in self._watches:
+                if not watch.over and (self._draining.is_set() or watch.until <= now):
+                    watch.end()
+            await self._ask()
             with suppress(TimeoutError):
                 async with asyncio.timeout(TURN):
-                    await self._wake.wait()
+                    await self._wake.wait()  # a new stream does not wait for its turn
 
     async def _ask(self) -> None:
-        watches = list(self._watches)
-        wanted = {"jobs": [watch.job_id for watch in watches], "after": [watch.after for watch in watches]}
+        """One query for all streams that have taken what they had: one whose reader is slow gets no more until then.
+        Streams at the same place of a job are one to the query."""
+        places: dict[tuple[UUID, int], list[Watch]] = defaultdict(list)
+        for watch in self._watches:
+            if not watch.over and watch.new.empty():
+                places[watch.job_id, watch.after].append(watch)
+        if not places:
+            return
+        wanted = {"jobs": [job for job, _ in places], "after": [after for _, after in places], "limit": AT_ONCE}
         try:
             found = await rows(self._database, _NEW, wanted)
         except Exception as error:  # noqa: BLE001  streams wait for the database, and go on without a gap
             logger.bind(error=type(error).__name__).warning("events could not be read")
             return
-        for event_row in found:
-            watch = watches[event_row.pop("number") - 1]
-            event = JobEventPublic.model_validate(event_row)
-            watch.after = event.seq
-            watch.new.put_nowait(event)
+        waiting = list(places.values())
+        for new in found:
+            is_last, number = new.pop("is_last"), new.pop("number")
+            event = JobEventPublic.model_validate(new)
+            for watch in waiting[number - 1]:
+                watch.after = event.seq
+                watch.new.put_nowait(event)
+                if (
+                    is_last and event.status in FINAL
+                ):  # a final event that is not the last was followed by a user's retry
+                    watch.end()
 
 
-async def stream(follower: Follower, job_id: UUID, *, after: int) -> AsyncIterator[ServerSentEvent]:
-    """The job's events after number `after`, as they happen, up to the one that ends it."""
-    with follower.watch(job_id, after=after) as watch:
+async def stream(follower: Follower, job_id: UUID, *, after: int, until: float) -> AsyncIterator[ServerSentEvent]:
+    """The job's events after number `after`, as they happen, up to the one that ends it, or `until` (Unix time)."""
+    with follower.watch(job_id, after=after, until=until) as watch:
         while (event := await watch.new.get()) is not None:
             yield ServerSentEvent(data=event.model_dump_json(), id=str(event.seq))
-            if event.status in FINAL:
-                return

@@ -8,11 +8,15 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from jobs_service import sweeps
+from jobs_service.addresses import Reach
+from jobs_service.backlog import Backlog
+from jobs_service.deliveries import Sender
 from jobs_service.dispatch import Dispatcher
 from jobs_service.events import Follower
-from jobs_service.routes import clients, documents, internal, jobs, prospects, value_propositions
+from jobs_service.routes import clients, documents, internal, jobs, prospects, schedules, value_propositions, webhooks
 from jobs_service.settings import Settings
 from jobs_service.statements import check_version
+from jobs_service.webhooks import Vault
 from triton_common.app import Degraded, create_app
 from triton_common.db import Database
 from triton_common.db import postgres as postgres_answers
@@ -32,13 +36,28 @@ def build(settings: Settings | None = None) -> FastAPI:
         ):
             app.state.database = database
             app.state.queue = queue
-            app.state.dispatcher = Dispatcher(queue)
+            app.state.backlog = backlog = Backlog(limit=chosen.max_pending_per_client)
+            app.state.dispatcher = Dispatcher(database, queue, backlog, per_client=chosen.concurrent_per_client)
             app.state.follower = Follower(database, app.state.draining)
+            sender = Sender(
+                database,
+                vault=Vault(chosen.encryption_keys),
+                reach=Reach.of(chosen),
+                disable_after=chosen.webhook_disable_after,
+                kept=chosen.webhook_deliveries_kept,
+            )
             background = {
+                asyncio.create_task(sender.run(interval=chosen.sweep_interval), name="webhooks"),
                 asyncio.create_task(app.state.dispatcher.run(), name="dispatcher"),
                 asyncio.create_task(app.state.follower.run(), name="follower"),
                 asyncio.create_task(
-                    sweeps.run(database, app.state.dispatcher, interval=chosen.sweep_interval, lease=chosen.lease),
+                    sweeps.run(
+                        database,
+                        backlog,
+                        interval=chosen.sweep_interval,
+                        lease=chosen.lease,
+                        policies=chosen.policies,
+                    ),
                     name="sweeps",
                 ),
             }
@@ -46,7 +65,6 @@ def build(settings: Settings | None = None) -> FastAPI:
                 yield
             finally:
                 await _stop(background)
-                await app.state.dispatcher.flush()
 
     return create_app(
         chosen,
@@ -58,7 +76,9 @@ def build(settings: Settings | None = None) -> FastAPI:
             value_propositions.router,
             prospects.router,
             jobs.router,
+            schedules.router,
             documents.router,
+            webhooks.router,
             internal.router,
         ],
         lifespan=lifespan,

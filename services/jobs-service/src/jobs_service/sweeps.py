@@ -1,4 +1,4 @@
-"""What is done each second, in every process: expire leases, send messages again, tell the metrics how many jobs wait.
+"""What is done each second: give the jobs of dead workers to others, end those over their time, count what waits.
 
 Sweeps of several processes lock different rows, and only Postgres' clock is asked.
 """
@@ -8,14 +8,17 @@ from datetime import datetime, timedelta
 
 from loguru import logger
 
-from jobs_service import idempotency, jobs, moves
-from jobs_service.dispatch import Dispatcher
+from jobs_service import idempotency, jobs, moves, schedules
+from jobs_service.backlog import Backlog
 from jobs_service.metrics import JOBS_PENDING, OLDEST_PENDING
+from jobs_service.settings import Policies
 from jobs_service.statements import check_version, connected
 from triton_common.db import Database, DatabaseUnavailable
 
 
-async def run(database: Database, dispatcher: Dispatcher, *, interval: timedelta, lease: timedelta) -> None:
+async def run(
+    database: Database, backlog: Backlog, *, interval: timedelta, lease: timedelta, policies: Policies
+) -> None:
     """Sweep until cancelled.
 
     No lease expires in the first lease after a start, nor after Postgres was away: workers could not report meanwhile,
@@ -27,7 +30,8 @@ async def run(database: Database, dispatcher: Dispatcher, *, interval: timedelta
             if not_before is None:
                 await check_version(database)
                 not_before = await jobs.now(database) + lease
-            await sweep(database, dispatcher, not_before=not_before)
+            await sweep(database, backlog, not_before=not_before)
+            await schedules.fire(database, backlog, policies=policies)
         except DatabaseUnavailable as error:
             not_before = None
             logger.bind(reason=error.message).warning("sweep failed: there is no database to work with")
@@ -36,21 +40,15 @@ async def run(database: Database, dispatcher: Dispatcher, *, interval: timedelta
         await asyncio.sleep(interval.total_seconds())
 
 
-async def sweep(database: Database, dispatcher: Dispatcher, *, not_before: datetime) -> None:
+async def sweep(database: Database, backlog: Backlog, *, not_before: datetime) -> None:
     """One turn."""
-    while await jobs.expire(database, not_before=not_before) >= moves.BATCH:
-        pass
-    await send_due(database, dispatcher)
-    waiting, oldest = await jobs.pending(database)
-    JOBS_PENDING.set(waiting)
-    OLDEST_PENDING.set(oldest)
+    while (moved := await jobs.expire(database, not_before=not_before)) >= moves.BATCH:
+        backlog.freed()
+    if moved:
+        backlog.freed()
+    waiting = await jobs.waiting(database)
+    backlog.counted(waiting.by_client)
+    JOBS_PENDING.set(waiting.due)
+    OLDEST_PENDING.set(waiting.oldest)
     async with connected(database) as connection:
         await connection.execute(idempotency.PURGE.encode())
-
-
-async def send_due(database: Database, dispatcher: Dispatcher) -> None:
-    """Send the messages of all jobs that should have been claimed by now. Stops when the queue cannot be reached."""
-    while messages := await jobs.take_due(database):
-        if not await dispatcher.send(messages):
-            await jobs.give_back(database, messages)
-            return

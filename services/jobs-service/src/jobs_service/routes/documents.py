@@ -9,7 +9,7 @@ from sqlmodel import col
 from jobs_service import documents
 from jobs_service.documents import DocumentNotFound
 from jobs_service.models import Document
-from jobs_service.routes.state import ERRORS
+from jobs_service.routes.state import ERRORS, accepted
 from jobs_service.schemas import DocumentPublic, DocumentSummary
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep
@@ -77,7 +77,7 @@ async def read_document(
     if found is None or not principal.can_see(found.client_id):
         raise DocumentNotFound(f"There is no document {document_id}.")
     document = DocumentPublic.model_validate(found)
-    match form or accepted(request.headers.get("accept", "")):
+    match form or MEDIA_TYPES[accepted(request, *MEDIA_TYPES)]:
         case "json":
             response.headers["Vary"] = "Accept"
             return document
@@ -95,21 +95,3 @@ def _text(content: str, media_type: str, filename: str) -> Response:
         "X-Content-Type-Options": "nosniff",
     }
     return Response(content, media_type=media_type, headers=headers)
-
-
-def accepted(header: str) -> Form:
-    """The form an Accept header likes best, by its q values and then its order; JSON when it names none of ours."""
-    best, form = 0.0, MEDIA_TYPES["application/json"]
-    for part in header.split(","):
-        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = next((_quality(piece[2:]) for piece in parameters if piece.startswith("q=")), 1.0)
-        if media_type in MEDIA_TYPES and quality > best:
-            best, form = quality, MEDIA_TYPES[media_type]
-    return form
-
-
-def _quality(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from jobs_service import jobs
 from jobs_service.catalogue import StaffOnly
 from jobs_service.jobs import JobNotClaimable, JobNotFound, StaleAttempt
-from jobs_service.routes.state import ERRORS, DispatcherDep, SettingsDep
+from jobs_service.routes.state import ERRORS, BacklogDep, SettingsDep
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep
 from triton_common.errors import problems
@@ -45,7 +45,7 @@ async def report_progress(
 
 @router.post("/{job_id}/finish", responses=problems(JobNotFound, StaleAttempt))
 async def finish_job(
-    job_id: UUID, body: JobFinish, database: DatabaseDep, dispatcher: DispatcherDep, settings: SettingsDep
+    job_id: UUID, body: JobFinish, database: DatabaseDep, backlog: BacklogDep, settings: SettingsDep
 ) -> JobFinishAnswer:
     """End an attempt. Repeat it until it is answered: the same finish gets the same answer."""
-    return await jobs.finish(database, dispatcher, job_id, body, retry_delay=settings.retry_delay)
+    return await jobs.finish(database, backlog, job_id, body, policies=settings.policies)

@@ -1,13 +1,13 @@
 """Generation jobs, as users see them."""
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
-from sqlmodel import col
 from sse_starlette import EventSourceResponse
 
-from jobs_service import events, jobs
+from jobs_service import events, jobs, listing, stats
 from jobs_service.catalogue import (
     ClientArchived,
     ProspectArchived,
@@ -15,15 +15,29 @@ from jobs_service.catalogue import (
     ValuePropositionNotFound,
 )
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused
-from jobs_service.jobs import DifferentClients, JobAlreadyFinished, JobNotFound
-from jobs_service.models import Job
-from jobs_service.routes.state import ERRORS, DispatcherDep, FollowerDep, IdempotencyKeyHeader, SettingsDep
-from jobs_service.schemas import JobCreate, JobEventPublic, JobPublic
+from jobs_service.jobs import (
+    DifferentClients,
+    JobAlreadyCompleted,
+    JobAlreadyFinished,
+    JobNotFound,
+    JobNotOver,
+    QueueFull,
+)
+from jobs_service.routes.state import ERRORS, BacklogDep, FollowerDep, IdempotencyKeyHeader, SettingsDep, accepted
+from jobs_service.schemas import (
+    JobCreate,
+    JobEventPublic,
+    JobPublic,
+    JobQuery,
+    JobsChanged,
+    JobSelection,
+    JobStats,
+)
 from triton_common.auth import Principal, require
-from triton_common.db import DatabaseDep, SessionDep, newest
+from triton_common.db import DatabaseDep, SessionDep
 from triton_common.errors import ProspectNotFound, problems
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
-from triton_common.schemas import JobStatus, Page
+from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=problems(*ERRORS))
 
@@ -45,13 +59,14 @@ EVENT_STREAM = "text/event-stream"
         ValuePropositionArchived,
         IdempotencyKeyInUse,
         IdempotencyKeyReused,
+        QueueFull,
     ),
 )
 async def submit_job(
     *,
     body: JobCreate,
     database: DatabaseDep,
-    dispatcher: DispatcherDep,
+    backlog: BacklogDep,
     settings: SettingsDep,
     principal: Writer,
     response: Response,
@@ -60,35 +75,57 @@ async def submit_job(
     """Have a document made. The job is stored when this answers, and runs when a worker is free: follow its events."""
     job = await jobs.submit(
         database,
-        dispatcher,
+        backlog,
         principal=principal,
         body=body,
         idempotency_key=idempotency_key,
-        max_attempts=settings.max_attempts,
+        policies=settings.policies,
     )
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return job
 
 
 @router.get("", responses=problems(InvalidCursor))
-async def list_jobs(
-    *,
-    session: SessionDep,
-    principal: Reader,
-    limit: LimitQuery = 50,
-    cursor: CursorQuery = None,
-    statuses: Annotated[list[JobStatus] | None, Query(alias="status", description="One or several")] = None,
-    client_id: Annotated[UUID | None, Query()] = None,
-    prospect_id: Annotated[UUID | None, Query()] = None,
-) -> Page[JobPublic]:
-    """List jobs, newest first."""
-    conditions = [col(Job.client_id) == owner for owner in (client_id, principal.client_id) if owner is not None]
-    if statuses:
-        conditions.append(col(Job.status).in_(statuses))
-    if prospect_id is not None:
-        conditions.append(col(Job.prospect_id) == prospect_id)
-    found, next_cursor = await newest(session, Job, *conditions, limit=limit, cursor=cursor)
-    return Page(items=[JobPublic.model_validate(job) for job in found], next_cursor=next_cursor)
+async def list_jobs(wanted: Annotated[JobQuery, Query()], database: DatabaseDep, principal: Reader) -> Page[JobPublic]:
+    """List the jobs that meet all conditions given, newest first."""
+    return await listing.page(database, wanted, principal=principal, limit=wanted.limit, cursor=wanted.cursor)
+
+
+@router.get("/stats")
+async def read_stats(
+    database: DatabaseDep, principal: Reader, client_id: Annotated[UUID | None, Query()] = None
+) -> JobStats:
+    """How many jobs there are in each state, how long the oldest has waited, and how many ended lately."""
+    return await stats.read(database, principal=principal, client_id=client_id)
+
+
+@router.post("/cancel")
+async def cancel_jobs(body: JobSelection, database: DatabaseDep, principal: Writer) -> JobsChanged:
+    """Cancel the pending and processing jobs of a selection, 10,000 at most: again when `complete` is false.
+
+    It takes either `ids`, or the conditions of the list, at least one. Twice is once.
+    """
+
+    async def cancel(found: Sequence[JobPublic]) -> int:
+        return await jobs.cancel_many(database, [job.id for job in found], principal=principal)
+
+    return await listing.change(database, body, principal=principal, only=listing.CANCELLABLE, move=cancel)
+
+
+@router.post("/retry")
+async def retry_jobs(
+    body: JobSelection, database: DatabaseDep, backlog: BacklogDep, settings: SettingsDep, principal: Writer
+) -> JobsChanged:
+    """Begin the failed and cancelled jobs of a selection anew, 10,000 at most: again when `complete` is false.
+
+    A client gets no more pending jobs than it may have; what is over that stays as it is. It takes either `ids`, or the
+    conditions of the list, at least one.
+    """
+
+    async def retry(found: Sequence[JobPublic]) -> int:
+        return await jobs.retry_many(database, backlog, found, principal=principal, policies=settings.policies)
+
+    return await listing.change(database, body, principal=principal, only=listing.RETRYABLE, move=retry)
 
 
 @router.get("/{job_id}", responses=problems(JobNotFound))
@@ -101,6 +138,14 @@ async def read_job(job_id: UUID, database: DatabaseDep, principal: Reader) -> Jo
 async def cancel_job(job_id: UUID, database: DatabaseDep, principal: Writer) -> JobPublic:
     """Cancel a job: a pending one is cancelled at once, one at work within ten seconds. Twice is once."""
     return await jobs.cancel(database, job_id, principal=principal)
+
+
+@router.post("/{job_id}/retry", responses=problems(JobNotFound, JobNotOver, JobAlreadyCompleted, QueueFull))
+async def retry_job(
+    job_id: UUID, database: DatabaseDep, backlog: BacklogDep, settings: SettingsDep, principal: Writer
+) -> JobPublic:
+    """Begin a failed or cancelled job anew: it is pending again, with a new series of attempts. Twice is once."""
+    return await jobs.retry(database, backlog, job_id, principal=principal, policies=settings.policies)
 
 
 @router.get(
@@ -130,13 +175,18 @@ async def read_events(
         int, Header(alias="Last-Event-ID", ge=0, le=events.LAST_SEQ, description="A stream begins after this event")
     ] = 0,
 ) -> Response | Page[JobEventPublic]:
-    """What happened to a job, oldest first. A stream ends with the job; Last-Event-ID resumes one that broke off."""
+    """What happened to a job, oldest first; by Accept as a stream, which ends with the job.
+
+    A stream may end before the job does: when the token expires, and when the service stops. Last-Event-ID resumes it
+    without a gap.
+    """
     await jobs.get(database, job_id, principal=principal)
-    if EVENT_STREAM not in request.headers.get("accept", ""):
+    if accepted(request, "application/json", EVENT_STREAM) != EVENT_STREAM:
         return await events.history(session, job_id, limit=limit, cursor=cursor)
     after = await events.position(database, job_id, last_event_id)
     if after is None:
         return Response(status_code=status.HTTP_204_NO_CONTENT)  # which tells a browser to stop reconnecting
     return EventSourceResponse(
-        events.stream(follower, job_id, after=after), ping=settings.stream_heartbeat.total_seconds()
+        events.stream(follower, job_id, after=after, until=principal.expires_at),
+        ping=settings.stream_heartbeat.total_seconds(),
     )

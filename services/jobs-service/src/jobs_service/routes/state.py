@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from jobs_service.dispatch import Dispatcher
+from jobs_service.backlog import Backlog
 from jobs_service.events import Follower
 from jobs_service.settings import Settings
 from triton_common.auth import TOKEN_ERRORS, InsufficientScope, KeysUnavailable
@@ -14,9 +14,9 @@ ERRORS = (*TOKEN_ERRORS, InsufficientScope, KeysUnavailable, DatabaseUnavailable
 """What every route may answer. A route that declares a status of these itself replaces it, and must name them again."""
 
 
-async def _dispatcher(request: Request) -> Dispatcher:
-    dispatcher: Dispatcher = request.app.state.dispatcher
-    return dispatcher
+async def _backlog(request: Request) -> Backlog:
+    backlog: Backlog = request.app.state.backlog
+    return backlog
 
 
 async def _follower(request: Request) -> Follower:
@@ -29,7 +29,7 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
-DispatcherDep = Annotated[Dispatcher, Depends(_dispatcher)]
+BacklogDep = Annotated[Backlog, Depends(_backlog)]
 FollowerDep = Annotated[Follower, Depends(_follower)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
@@ -43,3 +43,21 @@ IdempotencyKeyHeader = Annotated[
         description="The same key with the same body gets the first answer again, for 24 hours",
     ),
 ]
+
+
+def accepted(request: Request, *media_types: str) -> str:
+    """The one of these that the Accept header likes best, by its q values, then its order; the first without."""
+    best, chosen = 0.0, media_types[0]
+    for part in ",".join(request.headers.getlist("accept")).split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((_quality(piece[2:]) for piece in parameters if piece.startswith("q=")), 1.0)
+        if media_type in media_types and quality > best:
+            best, chosen = quality, media_type
+    return chosen
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
