@@ -30,7 +30,7 @@ class Service:
 
 def services_of(settings: Settings) -> list[Service]:
     """All services but console, in the order in which a user needs them."""
-    jobs = ("clients", "value-propositions", "prospects", "jobs", "documents", "webhooks")
+    jobs = ("clients", "value-propositions", "prospects", "jobs", "documents", "webhooks", "schedules")
     return [
         Service("auth-service", settings.auth_url, ("/api/v1/auth",)),
         Service("jobs-service", settings.jobs_url, tuple(f"/api/v1/{noun}" for noun in jobs)),
