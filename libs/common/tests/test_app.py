@@ -3,10 +3,14 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx2
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from triton_common.app import _drain_on_sigterm
 from triton_common.testing import eventually
@@ -188,6 +192,58 @@ async def test_trace_of_the_caller_is_continued(http, capfd):
     trace = "0af7651916cd43dd8448eb211c80319c"
     await http.get("/raise/404", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
     assert f'"trace_id":"{trace}"' in capfd.readouterr().out
+
+
+async def test_what_workers_ask_all_the_time_is_not_worth_a_line(http, capfd):
+    assert (await http.get("/internal/v1/nothing")).status_code == 404
+    assert "request served" not in capfd.readouterr().out
+
+
+ONE_REQUEST = """
+import asyncio, httpx2
+from triton_common.app import create_app
+from triton_common.settings import CommonSettings
+
+app = create_app(CommonSettings(), name="traced", version="1", description="")
+
+async def ask():
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://test") as http:
+        await http.get("/nowhere", headers={"traceparent": "00-%s-b7ad6b7169203331-01"})
+
+asyncio.run(ask())
+"""
+
+
+def test_a_request_is_one_span_where_spans_are_recorded():
+    exported = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            exported.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        subprocess.run(
+            [sys.executable, "-c", ONE_REQUEST % trace],
+            env=os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": url},
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+        server.shutdown()
+    requests = [ExportTraceServiceRequest.FromString(body) for body in exported]
+    spans = [span for one in requests for of in one.resource_spans for scope in of.scope_spans for span in scope.spans]
+    [span] = spans
+    assert span.name == "GET unmatched"
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, "b7ad6b7169203331")
+    assert {a.key: a.value.int_value for a in span.attributes}["http.response.status_code"] == 404
 
 
 def test_served_app_answers_and_drains_on_sigterm(app, serving):

@@ -1,20 +1,31 @@
 """Calls between services, over real HTTP."""
 
 import base64
+import datetime as dt
+import ipaddress
 import json
+import socket
+import ssl
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
+import httpx2
 import pytest
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from triton_common.client import ServiceClient, ServiceUnreachable, SyncServiceClient, SyncServiceToken
+from triton_common.client import ATTEMPTS, ServiceClient, ServiceUnreachable, SyncServiceClient, SyncServiceToken
 from triton_common.errors import AppError, BadRequest, Conflict, NotFound, Unauthorized, Unavailable
 from triton_common.logging import log_context
-from triton_common.testing import free_port
+from triton_common.testing import eventually, free_port
 
 PROBLEM = {
     "type": "…#widget_broken",
@@ -201,3 +212,228 @@ def test_secret_with_reserved_characters_arrives(other):
     token.close()
     sent = base64.b64decode(other.asked[0][2]["Authorization"].removeprefix("Basic ")).decode()
     assert unquote(sent.split(":")[1]) == "p%41:s/ s"
+
+
+# --- the wire, as a worker meets it
+
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{"ok": true}'
+SILENCE = object()
+
+
+class Wire:
+    """A server told byte by byte what to do: for each connection it takes, what it answers to each request on it; then
+    it closes the connection."""
+
+    def __init__(self, connections, tls=None):
+        self.heard = []
+        self._over = threading.Event()
+        self._tls = tls
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, args=[connections], daemon=True)
+        self._thread.start()
+
+    def _serve(self, connections):
+        for number, answers in enumerate(connections):
+            try:
+                taken, _ = self._socket.accept()
+            except OSError:  # closed
+                return
+            with suppress(ssl.SSLError), self._tls.wrap_socket(taken, server_side=True) if self._tls else taken as to:
+                for answer in answers:
+                    self.heard.append((number, self._request(to)))
+                    if answer is SILENCE:
+                        self._over.wait()
+                    else:
+                        to.sendall(answer)
+
+    def _request(self, connection):
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += connection.recv(65536)
+        head, _, body = data.partition(b"\r\n\r\n")
+        lengths = [
+            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+        ]
+        while len(body) < sum(lengths):
+            body += connection.recv(65536)
+        return head.split(b" ")[0].decode(), body
+
+    def close(self):
+        self._over.set()
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=10)
+        self._socket.close()
+
+
+@pytest.fixture
+def wire():
+    """`wire([answers of the first connection], …)`."""
+    made = []
+
+    def make(*connections, tls=None):
+        made.append(Wire(connections, tls=tls))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def client_of(wire, **options):
+    return SyncServiceClient(f"http://127.0.0.1:{wire.port}", **options)
+
+
+def test_calls_share_a_connection(wire):
+    one = wire([ANSWER, ANSWER, ANSWER])
+    with client_of(one) as client:
+        for number in range(3):
+            assert client.post("/x", json={"n": number}) == {"ok": True}
+    assert one.heard == [(0, ("POST", b'{"n":%d}' % number)) for number in range(3)]
+
+
+def test_connection_closed_while_idle_is_replaced_before_it_is_used(wire):
+    one = wire([ANSWER], [ANSWER])
+    with client_of(one) as client:
+        client.post("/x", json={})
+        eventually(lambda: not client._idle[0].is_open())
+        assert client.post("/x", json={}) == {"ok": True}
+    assert len(one.heard) == 2
+
+
+def test_connection_closed_under_a_call_is_replaced_once(wire):
+    one = wire([ANSWER, b""], [ANSWER])
+    with client_of(one) as client:
+        client.post("/x", json={"n": 1})
+        assert client.post("/x", json={"n": 2}) == {"ok": True}
+    assert one.heard == [(0, ("POST", b'{"n":1}')), (0, ("POST", b'{"n":2}')), (1, ("POST", b'{"n":2}'))]
+
+
+def test_call_on_a_new_connection_is_not_made_again(wire):
+    one = wire([b""], [ANSWER])
+    with client_of(one) as client, pytest.raises(ServiceUnreachable):
+        client.post("/x", json={})
+    assert len(one.heard) == 1
+
+
+@contextmanager
+def served(app, port):
+    """The app on this port, in the server that services run in."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    eventually(lambda: server.started)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+def test_server_that_comes_back_is_found(app):
+    port = free_port()
+    with SyncServiceClient(f"http://127.0.0.1:{port}") as client:
+        with served(app, port):
+            assert client.post("/raw", json={}) == {"bytes": 2}
+        with pytest.raises(ServiceUnreachable):
+            client.post("/raw", json={})
+        with served(app, port):
+            assert client.post("/raw", json={}) == {"bytes": 2}
+
+
+def test_answer_in_chunks_is_whole(wire):
+    chunks = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n{"ok":\r\n6\r\n true}\r\n0\r\n\r\n'
+    with client_of(wire([chunks, ANSWER])) as client:
+        assert client.post("/x", json={}) == {"ok": True}
+        assert client.post("/x", json={}) == {"ok": True}
+
+
+def test_answer_that_ends_its_connection_ends_it(wire):
+    last = ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    with client_of(wire([last], [ANSWER])) as client:
+        client.post("/x", json={})
+        assert not client._idle
+        assert client.post("/x", json={}) == {"ok": True}
+
+
+def test_answer_that_breaks_off_is_no_answer(wire):
+    one = wire([ANSWER[:-4]])
+    with client_of(one) as client, pytest.raises(ServiceUnreachable):
+        client.post("/x", json={})
+    assert not client._idle
+
+
+def test_slow_answer_is_not_waited_for_nor_asked_for_again(wire):
+    one = wire([SILENCE])
+    with client_of(one, timeout=httpx2.Timeout(0.1)) as client, pytest.raises(ServiceUnreachable):
+        client.post("/x", json={})
+    assert len(one.heard) == 1
+
+
+def test_half_open_connection_is_dropped(wire):
+    one = wire([ANSWER, SILENCE])
+    with client_of(one, timeout=httpx2.Timeout(0.1)) as client:
+        client.post("/x", json={})
+        with pytest.raises(ServiceUnreachable):
+            client.post("/x", json={})
+        assert not client._idle
+    assert len(one.heard) == 2
+
+
+def test_threads_share_a_client(other):
+    with SyncServiceClient(other.url) as client, ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda number: client.post("/x", json={"n": number}), range(200)))
+        assert 1 <= len(client._idle) <= 8
+    assert answers == [{"ok": True}] * 200
+    assert sorted(json.loads(body)["n"] for *_, body in other.asked) == list(range(200))
+
+
+def test_path_of_the_base_url_goes_before(other):
+    with SyncServiceClient(f"{other.url}/below/") as client:
+        client.get("/x", codes=["a b", "c"], deep=True)
+    assert other.asked[0][1] == "/below/x?codes=a+b&codes=c&deep=true"
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of 127.0.0.1, which signs itself: (file, context of a server that has it)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file, both = tmp_path / "cert.pem", tmp_path / "both.pem"
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    both.write_bytes(private + file.read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    return file, context
+
+
+def test_https_is_spoken_with_who_can_be_trusted(wire, certificate, monkeypatch):
+    file, context = certificate
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    one = wire([ANSWER, ANSWER], tls=context)
+    with SyncServiceClient(f"https://127.0.0.1:{one.port}") as client:
+        assert client.post("/x", json={}) == {"ok": True}
+        assert client.post("/x", json={}) == {"ok": True}
+
+
+def test_https_is_not_spoken_with_a_stranger(wire, certificate):
+    one = wire(*[[ANSWER]] * ATTEMPTS, tls=certificate[1])
+    with SyncServiceClient(f"https://127.0.0.1:{one.port}") as client, pytest.raises(ServiceUnreachable):
+        client.post("/x", json={})
+    assert one.heard == []

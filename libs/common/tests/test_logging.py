@@ -6,7 +6,7 @@ import logging
 import pytest
 from loguru import logger
 
-from triton_common.logging import configure_logging, log_context
+from triton_common.logging import configure_logging, log_context, log_request
 from triton_common.settings import CommonSettings
 
 
@@ -90,3 +90,22 @@ def test_level_is_heeded(capsys):
     logger.info("quiet")
     logging.getLogger("x").info("quiet too")
     assert capsys.readouterr().out == ""
+
+
+def test_line_of_a_request_is_as_logurus(lines):
+    with log_context(request_id="r"):
+        logger.bind(status=200, route="/x").info("request served")
+        log_request("INFO", {"status": 200, "route": "/x"})
+    logurus, ours = lines()
+    assert list(ours) == list(logurus)
+    assert ours | {"time": ""} == logurus | {"time": ""}
+    assert len(ours["time"]) == len(logurus["time"])
+
+
+@pytest.mark.parametrize(("level", "seen"), [("DEBUG", 2), ("INFO", 1), ("WARNING", 0)])
+@pytest.mark.parametrize("log_format", ["json", "pretty"])
+def test_line_of_a_request_heeds_the_level(capsys, level, seen, log_format):
+    configure_logging(CommonSettings(log_level=level, log_format=log_format), service="widget-service")
+    log_request("DEBUG", {"status": 200})
+    log_request("INFO", {"status": 200})
+    assert len(capsys.readouterr().out.splitlines()) == seen

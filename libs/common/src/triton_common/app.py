@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import cache
 from time import perf_counter
 from types import FrameType
 from typing import Any, Final
@@ -13,12 +14,11 @@ from typing import Any, Final
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from loguru import logger
-from opentelemetry import propagate
-from opentelemetry.trace import SpanKind
+from opentelemetry import trace
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from triton_common.auth import TokenVerifier, remote_keys
 from triton_common.errors import (
@@ -28,10 +28,11 @@ from triton_common.errors import (
     internal_error_response,
     problem_response,
 )
-from triton_common.logging import configure_logging, log_context
+from triton_common.hot import HotPath, hot_routes
+from triton_common.logging import configure_logging, log_context, log_request
 from triton_common.schemas import DependencyHealth, Health, Problem
 from triton_common.settings import CommonSettings
-from triton_common.telemetry import HTTP_DURATION, HTTP_REQUESTS, configure_tracing, tracer
+from triton_common.telemetry import HTTP_DURATION, HTTP_REQUESTS, configure_tracing, server_span
 
 Check = Callable[[FastAPI], Awaitable[None]]
 """A readiness check: an async function named after the dependency; it raises when that is down."""
@@ -83,6 +84,7 @@ def create_app(
         openapi_url=openapi_url,
         separate_input_output_schemas=False,
         responses={422: {"model": Problem, "description": "`validation_failed`, `malformed_json`: see details"}},
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is RequestMiddleware: one span, not six
     )
     app.state.settings = settings
     app.state.draining = asyncio.Event()
@@ -96,6 +98,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     # the last added is the outermost
+    app.add_middleware(HotPath, routes=hot_routes(app))
     app.add_middleware(CrashMiddleware)
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, uploads=uploads)
     if settings.cors_origins:
@@ -199,7 +202,9 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, *, service: str) -> None:
         self.app = app
-        self.service = service
+        # finding a metric's child by its labels costs more than counting
+        self._requests = cache(lambda method, route, status: HTTP_REQUESTS.labels(service, method, route, str(status)))
+        self._duration = cache(lambda method, route: HTTP_DURATION.labels(service, method, route))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -218,32 +223,33 @@ class RequestMiddleware:
             nonlocal status, streams
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given = list(message.get("headers", ()))
+                given = message.get("headers", ())
                 streams = any(name == b"content-type" and b"event-stream" in value for name, value in given)
                 message["headers"] = [*given, (b"x-request-id", request_id.encode())]
             await send(message)
 
-        if scope["path"].startswith(("/health/", "/metrics")):  # asked every few seconds, by machines
+        method, path = scope["method"], scope["path"]
+        if path.startswith(("/health/", "/metrics")):  # asked every few seconds, by machines
             await self.app(scope, receive, send_with_id)
             return
-        parent = propagate.extract({"traceparent": headers.get(b"traceparent", b"").decode("latin-1")})
-        with (
-            log_context(request_id=request_id),
-            tracer.start_as_current_span(scope["method"], context=parent, kind=SpanKind.SERVER) as span,
-        ):
+        span = server_span(method, traceparent=headers.get(b"traceparent", b"").decode("latin-1"))
+        with log_context(request_id=request_id), trace.use_span(span, end_on_exit=True):
             try:
                 await self.app(scope, receive, send_with_id)
             finally:
                 route = route_template(scope)
                 seconds = perf_counter() - started
-                HTTP_REQUESTS.labels(self.service, scope["method"], route, str(status)).inc()
+                self._requests(method, route, status).inc()
                 if not streams:  # one that is open for minutes is not slow
-                    HTTP_DURATION.labels(self.service, scope["method"], route).observe(seconds)
-                span.update_name(f"{scope['method']} {route}")
-                span.set_attribute("http.response.status_code", status)
-                logger.bind(
-                    method=scope["method"], route=route, status=status, duration_ms=round(seconds * 1000, 2)
-                ).info("request served")
+                    self._duration(method, route).observe(seconds)
+                if span.is_recording():
+                    span.update_name(f"{method} {route}")
+                    span.set_attribute("http.response.status_code", status)
+                # what workers ask all the time is told by their own lines
+                log_request(
+                    "DEBUG" if path.startswith("/internal/") else "INFO",
+                    {"method": method, "route": route, "status": status, "duration_ms": round(seconds * 1000, 2)},
+                )
 
 
 def route_template(scope: Scope) -> str:
@@ -295,7 +301,11 @@ class BodyLimitMiddleware:
             await self.app(scope, receive, send)
             return
         limit = self.uploads[1] if self.uploads and self.uploads[0].fullmatch(scope["path"]) else self.limit
-        length = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) <= limit and _is_all(scope, headers):
+            await self.app(scope, receive, send)
+            return
         too_large = ContentTooLarge(f"Send at most {limit} bytes.")
         if length.isdigit() and int(length) > limit:
             await problem_response(too_large)(scope, receive, send)
@@ -327,3 +337,8 @@ class BodyLimitMiddleware:
                 raise
         if refused and not answered:
             await problem_response(too_large)(scope, receive, send)
+
+
+def _is_all(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether Content-Length, or its absence, tells the body's length: the server then hands over no byte more."""
+    return scope["http_version"].startswith("1") and b"transfer-encoding" not in headers

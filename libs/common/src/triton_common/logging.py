@@ -5,7 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from loguru import logger
 from opentelemetry import trace
@@ -17,6 +19,20 @@ if TYPE_CHECKING:
     from loguru import Record
 
 _context: ContextVar[dict[str, str]] = ContextVar("log_context", default={})  # noqa: B039  never changed in place
+
+_LEVELS: Final = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
+
+
+@dataclass
+class _Chosen:
+    """What configure_logging was told, for the lines that do not pass through loguru."""
+
+    service: str = ""
+    level: int = _LEVELS["INFO"]
+    json: bool = False
+
+
+_chosen = _Chosen()
 
 _PRETTY = (
     "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <8}</level> <cyan>{extra[service]}</cyan> {message} "
@@ -42,6 +58,7 @@ def current_request_id() -> str | None:
 def configure_logging(settings: CommonSettings, *, service: str) -> None:
     """Send everything that logs to stdout, in the format and from the level of the settings."""
     json_lines = settings.log_format == "json"
+    _chosen.service, _chosen.level, _chosen.json = service, _LEVELS[settings.log_level], json_lines
     logger.remove()
     logger.configure(extra={"service": service}, patcher=_add_json if json_lines else _add_fields)
     # diagnose prints the values of variables in tracebacks: a member's data, a password; enqueue deadlocks after a fork
@@ -66,6 +83,15 @@ def configure_logging(settings: CommonSettings, *, service: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def log_request(level: Literal["DEBUG", "INFO"], fields: dict[str, Any]) -> None:
+    """The one line of a request that was served: as loguru's would be, at a sixth of its cost (docs/adr/013)."""
+    if not _chosen.json:
+        logger.bind(**fields).log(level, "request served")
+    elif _LEVELS[level] >= _chosen.level:
+        line = _json_line(datetime.now(UTC), level, "request served", fields, service=_chosen.service)
+        _write(f"{line}\n")
+
+
 def _write(line: str) -> None:
     sys.stdout.write(line)
     sys.stdout.flush()
@@ -80,8 +106,11 @@ class _ToLoguru(logging.Handler):
         logger.bind(logger=record.name).opt(exception=record.exc_info).log(level, record.getMessage())
 
 
-def _fields(record: "Record") -> dict[str, Any]:
-    fields: dict[str, Any] = {k: v for k, v in record["extra"].items() if k not in ("service", "json", "line")}
+def _own_fields(record: "Record") -> dict[str, Any]:
+    return {name: value for name, value in record["extra"].items() if name not in ("service", "json", "line")}
+
+
+def _in_context(fields: dict[str, Any]) -> dict[str, Any]:
     fields = _context.get() | fields
     span = trace.get_current_span().get_span_context()
     if span.is_valid:
@@ -90,22 +119,36 @@ def _fields(record: "Record") -> dict[str, Any]:
 
 
 def _add_fields(record: "Record") -> None:
-    record["extra"]["line"] = " ".join(f"{key}={value}" for key, value in _fields(record).items())
+    fields = _in_context(_own_fields(record))
+    record["extra"]["line"] = " ".join(f"{key}={value}" for key, value in fields.items())
     if (exception := record["exception"]) is not None:
         record["extra"]["line"] += f"\n{_traceback(exception)}"
 
 
 def _add_json(record: "Record") -> None:
+    record["extra"]["json"] = _json_line(
+        record["time"],
+        record["level"].name,
+        record["message"],
+        _own_fields(record),
+        service=record["extra"].get("service", ""),
+        exception=record["exception"],
+    )
+
+
+def _json_line(
+    time: datetime, level: str, message: str, fields: dict[str, Any], *, service: str, exception: Any = None
+) -> str:
     line: dict[str, Any] = {
-        "time": record["time"].astimezone().isoformat(timespec="milliseconds"),
-        "level": record["level"].name.lower(),
-        "service": record["extra"].get("service", ""),
-        "message": record["message"],
+        "time": time.astimezone().isoformat(timespec="milliseconds"),
+        "level": level.lower(),
+        "service": service,
+        "message": message,
     }
-    line |= _fields(record)
-    if (exception := record["exception"]) is not None:
+    line |= _in_context(fields)
+    if exception is not None:
         line["exception"] = _traceback(exception)
-    record["extra"]["json"] = to_json(line, fallback=str, bytes_mode="hex").decode()
+    return to_json(line, fallback=str, bytes_mode="hex").decode()
 
 
 def _traceback(exception: Any) -> str:
