@@ -249,9 +249,9 @@ def get(
         print(json.dumps(known))
         return
     for name, value in known.items():
+        if value in (None, {}):
+            continue
         match value:
-            case None:
-                continue
             case {"code": code, "message": message}:
                 shown = f"{code}: {message}"
             case dict():
