@@ -1,6 +1,7 @@
 """A stand-in for auth-, jobs- and analytics-service: their protocol as the worker sees it, with trouble on request.
 
-It keeps jobs in memory by the rules of jobs-service: one claim a pending job, attempts fenced by their number.
+It keeps jobs in memory by the rules of jobs-service: one claim a pending job, the same claim again the same attempt,
+attempts fenced by their number.
 """
 
 import asyncio
@@ -43,6 +44,10 @@ class StaleAttempt(Conflict):
     """The job is no longer this attempt's."""
 
 
+class AnalyticsBusy(Unavailable):
+    """Too many reports are asked for at the same time."""
+
+
 class JobNotFound(NotFound):
     """There is no such job."""
 
@@ -68,7 +73,8 @@ class Row:
 
 
 class Platform:
-    """The three services. `trouble[name] = n` makes the next n calls of that name fail with 503."""
+    """The three services. `trouble[name] = n` makes the next n calls of that name fail with 503; `busy` the same, with
+    analytics-service's wish to come again later."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -88,6 +94,7 @@ class Platform:
             self.rows: dict[UUID, Row] = {}
             self.reports: Reports = examples.reports()
             self.trouble: Counter[str] = Counter()
+            self.busy: Counter[str] = Counter()
             self.calls: Counter[str] = Counter()
             self.hooks: dict[str, Callable[[], None]] = {}
             self.gate = threading.Event()
@@ -117,6 +124,9 @@ class Platform:
         if self.trouble[name] > 0:
             self.trouble[name] -= 1
             raise Unavailable(f"{name} has trouble")
+        if self.busy[name] > 0:
+            self.busy[name] -= 1
+            raise AnalyticsBusy(retry_after=0)
 
     async def _token(self, request: Request) -> None:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -152,12 +162,15 @@ class Platform:
             row = self.rows.get(job_id)
             if row is None:
                 raise JobNotFound
-            if row.status != "pending":
+            again = row.status == "processing" and row.claims[-1].claim_id == body.claim_id
+            if row.status != "pending" and not again:
                 raise JobNotClaimable
             with self._changed:
-                row.status, row.attempt = "processing", row.attempt + 1
+                row.attempt += not again
+                row.status = "processing"
                 row.claims.append(body)
                 self._changed.notify_all()
+            self._called("answer to claim")
             return row.job.model_copy(update={"attempt": row.attempt})
 
         @router.post("/{job_id}/progress")

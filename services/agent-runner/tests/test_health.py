@@ -108,7 +108,7 @@ async def test_many_who_ask_send_one_ping_which_waits_its_turn(watched, monkeypa
     job_is_over.set()
     await asyncio.sleep(health.LONGEST_PAUSE + 0.1)
     assert await asked(watch, 50) == [None] * 50
-    assert [name for _, name, _, _ in queue.sent] == [Ping.name], "one was sent, and its answer is remembered"
+    assert [sent.task for sent in queue.sent] == [Ping.name], "one was sent, and its answer is remembered"
 
 
 async def test_a_ping_that_was_lost_is_taken_back_and_another_sent(watched, monkeypatch):
@@ -118,6 +118,6 @@ async def test_a_ping_that_was_lost_is_taken_back_and_another_sent(watched, monk
     await asked(watch, 1)
     await asyncio.sleep(0.6)
     await asked(watch, 1)
-    first, second = (task_id for _, _, task_id, _ in queue.sent)
+    first, second = (sent.task_id for sent in queue.sent)
     assert await queue.status(first) is TaskStatus.CANCELLED
     assert await queue.status(second) is TaskStatus.PENDING

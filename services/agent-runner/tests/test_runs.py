@@ -9,9 +9,9 @@ from platform_standin import Platform, Row
 
 from agent_runner import attempts, collecting, gathering, runs
 from agent_runner.runs import Worker
-from triton_common.errors import ContentTooLarge
+from triton_common.errors import ContentTooLarge, Forbidden
 from triton_common.schemas import Fees, JobStage
-from triton_common.testing import free_port
+from triton_common.testing import eventually, free_port
 
 
 def run(worker: Worker, row: Row) -> str:
@@ -79,18 +79,102 @@ def test_a_job_that_is_not_to_be_had_is_dropped(platform: Platform, worker: Work
     assert len(row.finishes) == 1
 
 
-def test_a_claim_without_an_answer_is_dropped(worker_with):
+def test_a_claim_without_an_answer_is_repeated_for_a_while_and_dropped(worker_with, monkeypatch):
+    monkeypatch.setattr(attempts, "CLAIM_PATIENCE", 0.5)
     worker = worker_with(jobs_url=f"http://127.0.0.1:{free_port()}")
 
     assert runs.run(worker, uuid4(), name="worker-1", task_id=None) == "not_claimed"
 
 
-def test_a_claim_that_is_refused_otherwise_is_dropped(platform: Platform, worker: Worker):
+def test_a_claim_whose_answer_was_lost_is_repeated_as_the_same_claim(platform: Platform, worker: Worker):
     row = platform.add(examples.job())
-    platform.trouble["claim"] = 1
+    platform.trouble["answer to claim"] = 2
+
+    assert run(worker, row) == "completed"
+
+    assert platform.calls["claim"] == len(row.claims) == 3
+    assert len({claim.claim_id for claim in row.claims}) == 1
+    assert row.claims[0].claim_id is not None
+    assert [finish.attempt for finish in row.finishes] == [1]
+
+
+def test_each_claim_has_an_id_of_its_own(platform: Platform, worker: Worker):
+    first, second = platform.add(examples.job()), platform.add(examples.job())
+
+    run(worker, first)
+    run(worker, second)
+
+    assert first.claims[0].claim_id != second.claims[0].claim_id
+
+
+def test_a_claim_that_is_refused_is_dropped(platform: Platform, worker: Worker):
+    row = platform.add(examples.job())
+
+    def refuse() -> None:
+        raise Forbidden
+
+    platform.hooks["claim"] = refuse
 
     assert run(worker, row) == "not_claimed"
+    assert platform.calls["claim"] == 1
     assert row.status == "pending"
+
+
+def test_a_worker_that_drains_claims_once_more_and_no_longer(platform: Platform, worker: Worker):
+    row = platform.add(examples.job())
+    platform.trouble["claim"] = 1_000_000
+    platform.hooks["claim"] = worker.drain
+
+    assert run(worker, row) == "not_claimed"
+    assert platform.calls["claim"] == 2
+
+
+def test_a_claim_that_outlasts_the_grace_is_given_back_at_once(platform: Platform, worker: Worker):
+    row = platform.add(examples.job())
+
+    def slow() -> None:
+        worker.drain()
+        assert eventually(lambda: worker.releasing)
+
+    platform.hooks["claim"] = slow
+
+    assert run(worker, row) == "released"
+    assert row.status == "pending"
+
+
+def test_a_busy_analytics_service_is_waited_for(platform: Platform, worker: Worker):
+    row = platform.add(examples.job())
+    platform.busy["cohort"] = collecting.BUSY_TRIES - 1
+
+    assert run(worker, row) == "completed"
+    assert len(row.finishes) == 1
+
+
+def test_a_job_goes_back_while_analytics_service_stays_busy(platform: Platform, worker: Worker):
+    row = platform.add(examples.job())
+    platform.busy["cohort"] = 1_000_000
+
+    assert run(worker, row) == "released"
+
+    [finish] = row.finishes
+    assert finish.outcome == "released"
+    assert collecting.BUSY_BREAK <= finish.retry_after_seconds <= 2 * collecting.BUSY_BREAK
+    assert platform.calls["cohort"] == collecting.BUSY_TRIES
+
+
+def test_a_job_that_waits_for_a_busy_analytics_service_can_be_cancelled(
+    platform: Platform, worker: Worker, monkeypatch
+):
+    monkeypatch.setattr(collecting, "BUSY_TRIES", 1_000_000)
+    row = platform.add(examples.job(lease_seconds=0.15))  # a heartbeat every 50 ms
+    platform.busy["cohort"] = 1_000_000
+
+    def cancel() -> None:
+        row.cancel = True
+
+    platform.hooks["cohort"] = cancel
+
+    assert run(worker, row) == "cancelled"
 
 
 def test_no_data_fails_with_a_sentence_that_says_what_to_do(platform: Platform, worker: Worker):
@@ -318,7 +402,7 @@ def test_a_worker_that_shuts_down_releases_its_jobs_and_takes_no_more(platform: 
 
     assert ended == ["released"]
     assert row.status == "pending"
-    assert run(worker, row) == "released"
+    assert run(worker, row) == "not_taken"
     assert row.status == "pending"
     platform.gate.set()
 

@@ -181,7 +181,7 @@ def problem_response(error: AppError, *, request_id: str | None = None) -> Respo
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error of `app` as problem+json; log 4xx at info, 5xx with its traceback."""
+    """Answer every error of `app` as problem+json; log 4xx at info, 5xx with its traceback, an expected 503 without."""
     app.add_exception_handler(AppError, _on_app_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -195,7 +195,9 @@ def internal_error_response(error: Exception) -> Response:
 
 async def _on_app_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, AppError)  # noqa: S101  what the handler is registered for
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, Unavailable) and error.__cause__ is None:  # nothing broke: we had rather not
+        logger.bind(code=error.code, status=error.status.value).warning("request refused")
+    elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.opt(exception=error).bind(code=error.code).error("request failed")
     else:
         logger.bind(code=error.code, status=error.status.value).info("request refused")

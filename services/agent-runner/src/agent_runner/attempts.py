@@ -5,15 +5,17 @@ jobs-service decides everything: who holds a job, and whether an answer still co
 
 import threading
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 from loguru import logger
+from uuid_utils.compat import uuid4
 
 from agent_runner.stop import Stop
-from triton_common.client import ServiceUnreachable, SyncServiceClient
+from triton_common.client import SyncServiceClient
 from triton_common.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized
 from triton_common.schemas import (
     ClaimedJob,
@@ -29,7 +31,8 @@ from triton_common.schemas import (
 )
 
 HEARTBEAT: Final = 5.0  # seconds; half of the ten in which a cancelled job must stop
-CLAIM_TRIES: Final = 3  # a claim that got no answer; the sweep sends the message again anyway
+# seconds that a claim is repeated: messages stay in the queue meanwhile, and a claim that was heard is answered at last
+CLAIM_PATIENCE: Final = 20.0
 PAUSE: Final = 0.2  # seconds before a call to jobs-service is repeated; it doubles
 LONGEST_PAUSE: Final = 5.0
 # seconds; jobs-service takes no job away in the first lease after its start, so an outcome still counts after minutes
@@ -37,6 +40,14 @@ LONGEST_PAUSE: Final = 5.0
 PATIENCE: Final = 300.0
 
 Outcome = Literal["completed", "failed", "cancelled", "released"]
+
+
+class NotNow(Exception):
+    """Somebody whom the job needs is busy: it goes back, due again after `seconds`, and the attempt does not count."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(seconds)
 
 
 class Attempt:
@@ -53,7 +64,7 @@ class Attempt:
         self._last = JobProgress(attempt=job.attempt, progress=0, stage=JobStage.COLLECTING)
         self._reporting = threading.Lock()  # reports leave in the order they were made
         self._over = threading.Event()
-        self._patience = PATIENCE
+        self._give_up_at = inf
         self._heart = threading.Thread(target=self._beat, name=f"lease-{job.job_id}", daemon=True)
 
     def __enter__(self) -> Self:
@@ -75,7 +86,7 @@ class Attempt:
 
     def hurry(self, *, patience: float) -> None:
         """The worker shuts down: release the job, and try to say so for `patience` seconds at most."""
-        self._patience = patience
+        self._give_up_at = monotonic() + patience
         self.stop.set("released")
 
     def finish(
@@ -85,6 +96,7 @@ class Attempt:
         document: DocumentContent | None = None,
         error: JobError | None = None,
         retryable: bool = False,
+        retry_after: float = 0,
     ) -> JobStatus | None:
         """End the attempt; repeated until jobs-service has answered. The status that the job has now: a cancelled one
         stays cancelled, whatever came of it. None when the outcome came too late, or nobody takes it.
@@ -92,9 +104,14 @@ class Attempt:
         Safe to repeat: the same answer twice is one change, and that of an attempt which lost its lease is refused.
         """
         body = JobFinish(
-            attempt=self.job.attempt, outcome=outcome, document=document, error=error, retryable=retryable
+            attempt=self.job.attempt,
+            outcome=outcome,
+            document=document,
+            error=error,
+            retryable=retryable,
+            retry_after_seconds=retry_after,
         ).model_dump(mode="json")
-        began, pause = monotonic(), PAUSE
+        give_up_at, pause = monotonic() + PATIENCE, PAUSE
         while True:
             try:
                 with self._reporting:
@@ -106,7 +123,7 @@ class Attempt:
             except AppError as failed:
                 if not _passes(failed):
                     raise
-                if monotonic() - began > self._patience:
+                if monotonic() > min(give_up_at, self._give_up_at):
                     logger.bind(outcome=outcome, code=failed.code).error("outcome could not be reported")
                     return None
                 logger.bind(outcome=outcome, code=failed.code).warning("jobs-service does not take the outcome yet")
@@ -138,24 +155,33 @@ class Attempt:
                     self.stop.set("cancelled")
 
 
-def claim(jobs: SyncServiceClient, job_id: UUID, *, worker: str, task_id: str | None) -> Attempt | None:
+def claim(
+    jobs: SyncServiceClient, job_id: UUID, *, worker: str, task_id: str | None, draining: threading.Event
+) -> Attempt | None:
     """The job, if it is to be had. None when another worker has it, when it is over, or when nobody answers: the
-    message is dropped then, and jobs-service sends it again for as long as the job is pending."""
-    body = JobClaim(worker=worker, task_id=task_id).model_dump(mode="json")
-    for _ in range(CLAIM_TRIES):
+    message is dropped then, and jobs-service sends it again for as long as the job is pending.
+
+    A claim without an answer is repeated under its id, so that one that was heard is answered with the same attempt
+    again; once the worker drains, one time more.
+    """
+    body = JobClaim(worker=worker, task_id=task_id, claim_id=uuid4()).model_dump(mode="json")
+    give_up_at, pause = monotonic() + CLAIM_PATIENCE, PAUSE
+    while True:
+        is_last = draining.is_set() or monotonic() > give_up_at
         try:
             answer: Any = jobs.post(f"/internal/v1/jobs/{job_id}/claim", json=body)
         except (Conflict, NotFound) as refused:
             logger.bind(code=refused.code).info("job is not to be had")
             return None
-        except ServiceUnreachable as failed:
-            logger.bind(code=failed.code).warning("claim got no answer")
         except AppError as failed:
-            logger.bind(code=failed.code).error("job could not be claimed")
-            return None
+            if is_last or not _passes(failed):
+                logger.bind(code=failed.code).error("job could not be claimed")
+                return None
+            logger.bind(code=failed.code).warning("claim got no answer")
+            draining.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
         else:
             return Attempt(jobs, ClaimedJob.model_validate(answer))
-    return None
 
 
 def _passes(error: AppError) -> bool:

@@ -10,7 +10,7 @@ from loguru import logger
 from uuid_utils.compat import uuid7
 
 from agent_runner import attempts, collecting
-from agent_runner.attempts import Attempt
+from agent_runner.attempts import Attempt, NotNow
 from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
@@ -19,7 +19,7 @@ from triton_common.errors import AppError, Internal, Unavailable, Unprocessable
 from triton_common.logging import log_context
 from triton_common.schemas import DocumentContent, JobError, JobStatus
 
-Ended = Literal["completed", "failed", "cancelled", "released", "lost", "not_claimed"]
+Ended = Literal["completed", "failed", "cancelled", "released", "lost", "not_claimed", "not_taken"]
 
 
 class JobTypeUnknown(Unprocessable):
@@ -41,7 +41,8 @@ class Worker:
     models: Models
     token: SyncServiceToken
     running: set[Attempt] = field(default_factory=set)
-    draining: bool = False
+    draining: threading.Event = field(default_factory=threading.Event)
+    releasing: bool = False
 
     @classmethod
     def start(cls, settings: Settings, *, makers: "Mapping[str, Maker]") -> "Worker":
@@ -59,15 +60,19 @@ class Worker:
     def drain(self) -> None:
         """Claim nothing more, and release what still runs after the grace. A signal handler calls it, so it only starts
         a timer."""
-        self.draining = True
-        grace = self.settings.shutdown_grace.total_seconds()
-        timer = threading.Timer(grace, self._release, [grace])
+        self.draining.set()
+        timer = threading.Timer(self.settings.shutdown_grace.total_seconds(), self._release)
         timer.daemon = True
         timer.start()
 
-    def _release(self, patience: float) -> None:
+    def _release(self) -> None:
+        self.releasing = True
         for attempt in list(self.running):
-            attempt.hurry(patience=patience)
+            self.hurry(attempt)
+
+    def hurry(self, attempt: Attempt) -> None:
+        """Release a job; its worker tries to say so for as long as the grace was."""
+        attempt.hurry(patience=self.settings.shutdown_grace.total_seconds())
 
     def close(self) -> None:
         """Close all connections."""
@@ -77,7 +82,8 @@ class Worker:
 
 Maker = Callable[[Worker, Attempt], DocumentContent]
 """Makes a job's document. It reports through the attempt and waits through its `stop`; the AppError it raises is the
-job's failure, an Unavailable one worth another attempt. It may be stopped, and run again, at any point."""
+job's failure, an Unavailable one worth another attempt; NotNow gives the job back. It may be stopped at any point, and
+run again."""
 
 
 def run(worker: Worker, job_id: UUID, *, name: str, task_id: str | None) -> Ended:
@@ -85,13 +91,16 @@ def run(worker: Worker, job_id: UUID, *, name: str, task_id: str | None) -> Ende
 
     Safe to call any number of times, at the same time too: jobs-service gives a job to one claim alone.
     """
-    if worker.draining:
-        return "released"
-    attempt = attempts.claim(worker.jobs, job_id, worker=name, task_id=task_id)
+    if worker.draining.is_set():
+        return "not_taken"
+    attempt = attempts.claim(worker.jobs, job_id, worker=name, task_id=task_id, draining=worker.draining)
     if attempt is None:
         return "not_claimed"
     with log_context(request_id=attempt.job.request_id, attempt=str(attempt.job.attempt)), attempt:
+        logger.info("job claimed")
         worker.running.add(attempt)
+        if worker.releasing:  # the claim outlasted the grace
+            worker.hurry(attempt)
         try:
             ended = _run(worker, attempt)
         finally:
@@ -107,6 +116,8 @@ def _run(worker: Worker, attempt: Attempt) -> Ended:
         if stopped.reason == "lost":
             return "lost"
         return stopped.reason if attempt.finish(stopped.reason) else "lost"
+    except NotNow as later:
+        return "released" if attempt.finish("released", retry_after=later.seconds) else "lost"
     except AppError as error:
         logger.bind(code=error.code, retryable=isinstance(error, Unavailable)).warning("job failed")
         return _fail(attempt, error, retryable=isinstance(error, Unavailable))

@@ -4,10 +4,12 @@
 that imports `app` and puts a maker into MAKERS is a worker for another type of job: `celery -A that.module worker`.
 """
 
+import logging
 from importlib.metadata import version
 from typing import Any, Final
 
 from celery import Task, signals
+from kombu.exceptions import OperationalError
 from loguru import logger
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind
@@ -27,9 +29,7 @@ settings = Settings()
 app = celery_app(settings.task_queue_url.get_secret_value(), name="agent_runner")
 app.conf.update(
     task_default_queue=RunJob.queue,
-    worker_pool="threads",  # jobs wait for HTTP; and a fork would need its own telemetry, clients and sockets
-    worker_concurrency=8,
-    worker_proc_alive_timeout=30,
+    worker_concurrency=8,  # threads: jobs wait for HTTP; and a fork would need its own telemetry, clients and sockets
 )
 
 MAKERS: Final[dict[str, Maker]] = {value_proposition.JOB_TYPE: value_proposition.make}
@@ -51,7 +51,18 @@ def run_job(self: Task, **message: Any) -> None:
         log_context(request_id=command.request_id, job_id=str(command.job_id), task_name=RunJob.name),
         tracer.start_as_current_span(RunJob.name, context=parent, kind=SpanKind.CONSUMER),
     ):
-        runs.run(_started(), command.job_id, name=self.request.hostname or NAME, task_id=self.request.id)
+        ended = runs.run(_started(), command.job_id, name=self.request.hostname or NAME, task_id=self.request.id)
+        if ended == "not_taken":
+            _put_back(self, message)
+
+
+def _put_back(task: Task, message: dict[str, Any]) -> None:
+    """Leave a message that came while this worker shuts down to another; else jobs-service sends it again, later."""
+    lane = task.request.delivery_info.get("priority")
+    try:
+        task.apply_async(kwargs=message, task_id=task.request.id, queue=RunJob.queue, priority=lane, retry=False)
+    except OperationalError:
+        logger.warning("message could not be put back")
 
 
 @app.task(name=Ping.name, ignore_result=False)  # type: ignore[untyped-decorator]
@@ -69,8 +80,10 @@ def _started() -> Worker:
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _log(**_: Any) -> None:
-    """In place of Celery's own logging."""
+    """In place of Celery's own logging, whose lines on each task name no job: ours do, and say the same."""
     configure_logging(settings, service=NAME)
+    for theirs in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(theirs).setLevel(logging.WARNING)
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
