@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from rich.console import Console
 from typer.testing import CliRunner
 
-from triton_cli import jobs, progress
+from triton_cli import filters, jobs, progress
 from triton_cli.main import app
 from triton_cli.state import State
 from triton_common.schemas import JobPriority, JobStatus
@@ -173,7 +173,7 @@ def platform(serving: Any) -> Any:
 def triton_jobs(platform: Platform, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run `triton jobs …` as somebody of that platform."""
     monkeypatch.setattr("triton_cli.progress.POLL_INTERVAL", 0.01)
-    monkeypatch.setattr("triton_cli.jobs.RETRY_PAUSE", 0.01)
+    monkeypatch.setattr("triton_cli.api.RETRY_PAUSE", 0.01)
 
     def run(*arguments: str, **environment: str | None) -> Any:
         known = {"TRITON_EMAIL": "sam@example.com", "TRITON_PASSWORD": "pw", "TRITON_TOKEN": None}
@@ -397,20 +397,20 @@ def test_the_admins_password_goes_to_no_other_platform(platform, triton_jobs, tm
 
 
 def test_choices_are_those_of_the_platform():
-    assert [status.value for status in jobs.Status] == [status.value for status in JobStatus]
-    assert list(get_args(jobs.Priority)) == [priority.value for priority in JobPriority]
+    assert [status.value for status in filters.Status] == [status.value for status in JobStatus]
+    assert list(get_args(filters.Priority)) == [priority.value for priority in JobPriority]
 
 
 def test_times_are_moments_or_how_long_ago():
-    assert jobs.moment("2026-11-22") == "2026-11-22T00:00:00+00:00"
-    assert jobs.moment("2026-11-22T18:30:00+02:00") == "2026-11-22T18:30:00+02:00"
-    assert jobs.moment("3d") < jobs.moment("2h") < jobs.moment("0s")
-    assert [jobs.duration(text) for text in ("90", "1.5s", "15m", "2h", "3d", "1w")] == [
+    assert filters.moment("2026-11-22") == "2026-11-22T00:00:00+00:00"
+    assert filters.moment("2026-11-22T18:30:00+02:00") == "2026-11-22T18:30:00+02:00"
+    assert filters.moment("3d") < filters.moment("2h") < filters.moment("0s")
+    assert [filters.duration(text) for text in ("90", "1.5s", "15m", "2h", "3d", "1w")] == [
         *(90, 1.5, 900, 7200, 259_200, 604_800)
     ]
     for nonsense in ("", "yesterday", "5y", "-2h", "9999999w", "1.2.3s"):
         with pytest.raises(typer.BadParameter):
-            jobs.moment(nonsense)
+            filters.moment(nonsense)
 
 
 def test_spans_are_short():

@@ -1,5 +1,6 @@
 """The gateway as one user sees it: who that is, requests, streams of events, and what a refusal says."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -7,11 +8,16 @@ from typing import Any, Final, Self
 
 import httpx2
 
+from triton_cli.command import say
+from triton_cli.filters import Json
 from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State, url_of
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
 STREAM_SILENCE: Final = 60.0  # seconds without even a heartbeat, then the stream is opened anew
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+SUBMITS: Final = 5  # tries of a submit whose answer was lost, all with one key
+RETRY_PAUSE: Final = 0.5  # seconds; doubled each time
+LOST: Final = (502, 503, 504)  # a gateway's answers: whether the service did it is not known
 PAGE: Final = 200  # the most that a list answers at once
 
 
@@ -187,6 +193,53 @@ def _parsed(response: httpx2.Response) -> Any:
         raise CommandFailed(
             f"{response.request.url} answered something that is not JSON: is this a Triton platform?"
         ) from None
+
+
+async def submit_once(api: Api, body: Json, *, key: str) -> Json:
+    """Submit once, however often the answer is lost. Raises Refused, or CommandFailed that says how to go on."""
+    for attempt in range(SUBMITS):
+        try:
+            job: Json = await api.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": key})
+        except Unreachable as error:
+            if error.refused and not attempt:
+                raise
+            lost: CommandFailed = error
+        except Refused as error:
+            if error.status not in LOST and error.code != "idempotency_key_in_use":
+                raise
+            lost = error
+        else:
+            return job
+        if attempt < SUBMITS - 1:
+            say("The answer was lost; asking again with the same key.")
+            await asyncio.sleep(RETRY_PAUSE * 2**attempt)
+    raise CommandFailed(
+        f"{lost}\nWhether the job was submitted is not known. The same command with --idempotency-key {key} "
+        "submits it once at most."
+    )
+
+
+async def pages(api: Api, filters: Json, *, limit: int | None, cursor: str | None) -> AsyncIterator[Json]:
+    """Pages of the list, of `limit` jobs in all."""
+    left = limit
+    while left is None or left > 0:
+        more = {"cursor": cursor} if cursor else {}
+        page = await api.get("/api/v1/jobs", limit=PAGE if left is None else min(PAGE, left), **filters, **more)
+        yield page
+        cursor = page["next_cursor"]
+        if not cursor:
+            return
+        left = left and left - len(page["items"])
+
+
+async def change_all(api: Api, verb: str, selection: Json) -> Json:
+    """Change what a selection matches, call after call: each takes so many at most."""
+    total = {"matched": 0, "changed": 0}
+    while True:
+        answer: Json = await api.post(f"/api/v1/jobs/{verb}", json=selection)
+        total = {name: total[name] + answer[name] for name in total}
+        if answer["complete"] or not answer["changed"]:
+            return total | {"complete": answer["complete"]}
 
 
 def api_of(url: str | None, state: State) -> Api:

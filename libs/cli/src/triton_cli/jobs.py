@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
@@ -26,21 +23,33 @@ from triton_cli.command import (
     sentences,
     until_signal,
 )
+from triton_cli.filters import (
+    AfterOption,
+    BeforeOption,
+    ClientOption,
+    ErrorCodeOption,
+    Json,
+    Priority,
+    PriorityOption,
+    ProspectOption,
+    ScheduleOption,
+    StatusOption,
+    TypeOption,
+    chosen,
+    duration,
+    pair,
+    resolved,
+)
 from triton_cli.state import CommandFailed, State
 
 if TYPE_CHECKING:
     from triton_cli.api import Api  # its HTTP client takes a while to import: each command does when it runs
 
 T = TypeVar("T")
-Json = dict[str, Any]
 
 EXITS: Final = {"completed": 0, "failed": 3, "cancelled": 4}
 TIMED_OUT: Final = 5
 LIMIT: Final = 50
-SUBMITS: Final = 5  # tries of a submit whose answer was lost, all with one key
-RETRY_PAUSE: Final = 0.5  # seconds; doubled each time
-LOST: Final = (502, 503, 504)  # a gateway's answers: whether the service did it is not known
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,42 +61,6 @@ app = typer.Typer(
 )
 
 
-def duration(text: str) -> float:
-    """Seconds: 90, 90s, 15m, 2h, 3d."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw]?)", text.strip())
-    if match is None:
-        raise typer.BadParameter(f"{text} is no duration: 90s, 15m, 2h or 3d are.")
-    return float(match[1]) * UNITS[match[2] or "s"]
-
-
-def moment(text: str) -> str:
-    """RFC 3339, of a time (UTC unless it has an offset) or of how long ago it was: 2h, 3d."""
-    try:
-        if re.fullmatch(r"[\d.]+[smhdw]", text.strip()):
-            when = datetime.now(UTC) - timedelta(seconds=duration(text))
-        else:
-            when = datetime.fromisoformat(text.strip())
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text} is no time: 2026-11-22, 2026-11-22T18:30:00Z, or how long ago, as 2h or 3d, are."
-        ) from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).isoformat()
-
-
-# not those of triton_common.schemas, whose import takes longer than most commands; a test holds them equal
-Priority = Literal["high", "normal", "low"]
-
-
-class Status(StrEnum):
-    """States of a job, to choose by."""
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
 JobArgument = Annotated[uuid.UUID, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
 UrlOption = Annotated[
     str | None,
@@ -97,31 +70,6 @@ TimeoutOption = Annotated[
     float | None,
     typer.Option("--timeout", parser=duration, metavar="TIME", help="Wait no longer than this: 90s, 15m, 2h."),
 ]
-StatusOption = Annotated[
-    list[Status] | None,
-    typer.Option(
-        "--status",
-        metavar="STATE",
-        help="pending, processing, completed, failed or cancelled; may be given several times.",
-    ),
-]
-ClientOption = Annotated[str | None, typer.Option("--client", metavar="ID|NAME", help="Of this client.")]
-ProspectOption = Annotated[str | None, typer.Option("--prospect", metavar="ID|NAME", help="Of this prospect.")]
-TypeOption = Annotated[str | None, typer.Option("--type", help="Of this type, as value_proposition.")]
-PriorityOption = Annotated[Priority | None, typer.Option("--priority", help="Of this priority.")]
-AfterOption = Annotated[
-    str | None,
-    typer.Option(
-        "--created-after", parser=moment, metavar="TIME", help="Created then or later: a time, or how long ago, as 2h."
-    ),
-]
-BeforeOption = Annotated[
-    str | None, typer.Option("--created-before", parser=moment, metavar="TIME", help="Created earlier than that.")
-]
-ErrorCodeOption = Annotated[
-    str | None, typer.Option("--error-code", help="Failed with this code; with a trailing *, one that begins so.")
-]
-ScheduleOption = Annotated[uuid.UUID | None, typer.Option("--schedule", metavar="ID", help="Made by this schedule.")]
 
 
 @app.command()
@@ -154,6 +102,8 @@ def submit(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Have a document made. Prints the job's id; with --json the job, as it is at the end of --watch or --wait."""
+    from triton_cli.api import submit_once  # noqa: PLC0415  see Api
+
     api = _api(url, state)
     body: Json = {"job_type": "value_proposition"}
     if horizon is not None:
@@ -165,8 +115,8 @@ def submit(
 
     async def send() -> Json:
         async with api:
-            body["prospect_id"], body["value_proposition_id"] = await _pair(api, prospect, value_proposition)
-            return await _submit(api, body, key=idempotency_key or str(uuid.uuid4()))
+            body["prospect_id"], body["value_proposition_id"] = await pair(api, prospect, value_proposition)
+            return await submit_once(api, body, key=idempotency_key or str(uuid.uuid4()))
 
     job = until_signal(send())
     if not as_json:
@@ -206,17 +156,18 @@ def list_jobs(
     The columns are id, status, progress, priority, attempt, time of creation, stage or error code, document.
     --json answers one object, {"items": […], "next_cursor": …}.
     """
+    from triton_cli.api import pages  # noqa: PLC0415  see Api
     from triton_cli.progress import columns  # noqa: PLC0415  see Api
 
     api = _api(url, state)
-    chosen = _chosen(status, client, prospect, job_type, priority, created_after, created_before, error_code, schedule)
+    wanted = chosen(status, client, prospect, job_type, priority, created_after, created_before, error_code, schedule)
     found: list[Json] = []
 
     async def read() -> str | None:
         async with api:
             next_cursor = cursor
-            async for page in _pages(
-                api, await _resolved(api, chosen), limit=None if everything else limit or LIMIT, cursor=cursor
+            async for page in pages(
+                api, await resolved(api, wanted), limit=None if everything else limit or LIMIT, cursor=cursor
             ):
                 next_cursor = page["next_cursor"]
                 if as_json or output.is_terminal:
@@ -337,23 +288,25 @@ def _change(verb: Literal["cancel", "retry"], explained: str, past: str) -> None
         url: UrlOption = None,
         state: StateOption = DEFAULT_STATE,
     ) -> None:
-        chosen = _chosen(
+        wanted = chosen(
             status, client, prospect, job_type, priority, created_after, created_before, error_code, schedule
         )
-        if bool(jobs) == bool(chosen):
+        if bool(jobs) == bool(wanted):
             raise CommandFailed(f"Which jobs to {verb}? Name their ids, or choose by --status and the like.")
+        from triton_cli.api import change_all  # noqa: PLC0415  see Api
+
         api = _api(url, state)
         if jobs and not dry_run:
             _change_each(api, verb, jobs, past=past, as_json=as_json)
             return
         selection = (
-            {"ids": [str(job) for job in jobs]} if jobs else until_signal(_ask(api, lambda: _resolved(api, chosen)))
+            {"ids": [str(job) for job in jobs]} if jobs else until_signal(_ask(api, lambda: resolved(api, wanted)))
         )
         answer = until_signal(_ask(api, lambda: api.post(f"/api/v1/jobs/{verb}", json=selection | {"dry_run": True})))
         if not dry_run and answer["matched"]:
             if not (yes or _confirmed(f"{verb.capitalize()} {_jobs(answer)}?")):
                 raise CommandFailed("Nothing was changed.")
-            answer = until_signal(_ask(api, lambda: _change_all(api, verb, selection)))
+            answer = until_signal(_ask(api, lambda: change_all(api, verb, selection)))
         if as_json:
             print(json.dumps(answer))
         elif dry_run:
@@ -365,7 +318,7 @@ def _change(verb: Literal["cancel", "retry"], explained: str, past: str) -> None
 _change(
     "cancel",
     "Cancel jobs, named by their ids or chosen by filters. A waiting one is over at once, a running one within ten "
-    'seconds. --json answers {"items", "errors"} for ids, {"matched", "changed", "complete"} for filters.',
+    'seconds.\n\n--json answers {"items", "errors"} for ids, {"matched", "changed", "complete"} for filters.',
     "cancelled",
 )
 _change(
@@ -387,11 +340,11 @@ def stats(
 ) -> None:
     """Count jobs by state, tell how long the oldest has waited, and how many end in a minute."""
     api = _api(url, state)
-    chosen = {"client": client} if client else {}
+    wanted = {"client": client} if client else {}
 
     async def read() -> Json:
         async with api:
-            found: Json = await api.get("/api/v1/jobs/stats", **await _resolved(api, chosen))
+            found: Json = await api.get("/api/v1/jobs/stats", **await resolved(api, wanted))
             return found
 
     found = until_signal(read())
@@ -420,99 +373,6 @@ def _api(url: str | None, state: Path) -> "Api":
 async def _ask(api: "Api", question: Callable[[], Awaitable[T]]) -> T:
     async with api:
         return await question()
-
-
-def _chosen(  # noqa: PLR0917  in the order of the options
-    status: list[Status] | None,
-    client: str | None,
-    prospect: str | None,
-    job_type: str | None,
-    priority: str | None,
-    created_after: str | None,
-    created_before: str | None,
-    error_code: str | None,
-    schedule: uuid.UUID | None,
-) -> Json:
-    """The filters that were given, as the API names them; client and prospect still as they were given."""
-    filters = {
-        "status": status,
-        "client": client,
-        "prospect": prospect,
-        "job_type": job_type,
-        "priority": priority,
-        "created_after": created_after,
-        "created_before": created_before,
-        "error_code": error_code,
-        "schedule_id": str(schedule) if schedule else None,
-    }
-    return {name: value for name, value in filters.items() if value not in (None, [])}
-
-
-async def _resolved(api: "Api", chosen: Json) -> Json:
-    """The filters with ids for names."""
-    filters = dict(chosen)
-    if client := filters.pop("client", None):
-        filters["client_id"] = await _id_of(api, "clients", client)
-    if prospect := filters.pop("prospect", None):
-        within = {"client_id": filters["client_id"]} if "client_id" in filters else {}
-        filters["prospect_id"] = await _id_of(api, "prospects", prospect, **within)
-    return filters
-
-
-async def _pair(api: "Api", prospect: str, proposition: str) -> tuple[str, str]:
-    """The ids of a prospect and a value proposition; the latter's name is one of the same client's."""
-    prospect_id = await _id_of(api, "prospects", prospect)
-    if _is_id(proposition):
-        return prospect_id, proposition
-    client_id = (await api.get(f"/api/v1/prospects/{prospect_id}"))["client_id"]
-    return prospect_id, await _id_of(api, "value-propositions", proposition, client_id=client_id)
-
-
-async def _id_of(api: "Api", noun: str, text: str, **filters: str) -> str:
-    """An id as it is; of a name, the one thing that has it. Raises CommandFailed when it is not one."""
-    if _is_id(text):
-        return text
-    found = [item async for item in api.items(f"/api/v1/{noun}", **filters) if item["name"] == text]
-    what = noun.replace("-", " ").removesuffix("s")
-    if not found:
-        raise CommandFailed(f"There is no {what} named {text}.")
-    if len(found) > 1:
-        ids = ", ".join(item["id"] for item in found)
-        raise CommandFailed(f"There are {len(found)} of the name {text}: give the {what}'s id, one of {ids}.")
-    return str(found[0]["id"])
-
-
-def _is_id(text: str) -> bool:
-    with suppress(ValueError):
-        uuid.UUID(text)
-        return True
-    return False
-
-
-async def _submit(api: "Api", body: Json, *, key: str) -> Json:
-    """Submit once, however often the answer is lost. Raises Refused, or CommandFailed that says how to go on."""
-    from triton_cli.api import Refused, Unreachable  # noqa: PLC0415  see Api
-
-    for attempt in range(SUBMITS):
-        try:
-            job: Json = await api.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": key})
-        except Unreachable as error:
-            if error.refused and not attempt:
-                raise
-            lost: CommandFailed = error
-        except Refused as error:
-            if error.status not in LOST and error.code != "idempotency_key_in_use":
-                raise
-            lost = error
-        else:
-            return job
-        if attempt < SUBMITS - 1:
-            say("The answer was lost; asking again with the same key.")
-            await asyncio.sleep(RETRY_PAUSE * 2**attempt)
-    raise CommandFailed(
-        f"{lost}\nWhether the job was submitted is not known. The same command with --idempotency-key {key} "
-        "submits it once at most."
-    )
 
 
 def _until_over(api: "Api", job_id: str, *, how: str, timeout: float | None) -> Json:
@@ -554,21 +414,6 @@ def _end(job: Json) -> None:
             say(f"Job {job['id']} was {job['status']}.")
     if code := EXITS[job["status"]]:
         raise typer.Exit(code)
-
-
-async def _pages(api: "Api", filters: Json, *, limit: int | None, cursor: str | None) -> AsyncIterator[Json]:
-    """Pages of the list, of `limit` jobs in all."""
-    from triton_cli.api import PAGE  # noqa: PLC0415  see Api
-
-    left = limit
-    while left is None or left > 0:
-        more = {"cursor": cursor} if cursor else {}
-        page = await api.get("/api/v1/jobs", limit=PAGE if left is None else min(PAGE, left), **filters, **more)
-        yield page
-        cursor = page["next_cursor"]
-        if not cursor:
-            return
-        left = left and left - len(page["items"])
 
 
 def _cells(job: Json) -> list[Any]:
@@ -650,13 +495,3 @@ def _change_each(api: "Api", verb: str, jobs: list[uuid.UUID], *, past: str, as_
             print(json.dumps({"items": items, "errors": errors}))
     if errors:
         raise typer.Exit(1)
-
-
-async def _change_all(api: "Api", verb: str, selection: Json) -> Json:
-    """Change what a selection matches, call after call: each takes so many at most."""
-    total = {"matched": 0, "changed": 0}
-    while True:
-        answer: Json = await api.post(f"/api/v1/jobs/{verb}", json=selection)
-        total = {name: total[name] + answer[name] for name in total}
-        if answer["complete"] or not answer["changed"]:
-            return total | {"complete": answer["complete"]}
