@@ -12,6 +12,7 @@ from jobs_service.routes.state import ERRORS, BacklogDep, SettingsDep
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep
 from triton_common.errors import problems
+from triton_common.hot import hot
 from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobFinishAnswer, JobProgress, JobProgressAnswer
 
 
@@ -30,12 +31,14 @@ router = APIRouter(
 
 
 @router.post("/{job_id}/claim", responses=problems(JobNotClaimable))
+@hot
 async def claim_job(job_id: UUID, body: JobClaim, database: DatabaseDep, settings: SettingsDep) -> ClaimedJob:
     """Take a job. 409: somebody else has it, or it is over: drop the message."""
     return await jobs.claim(database, job_id, body, lease=settings.lease)
 
 
 @router.post("/{job_id}/progress", responses=problems(JobNotFound, StaleAttempt))
+@hot
 async def report_progress(
     job_id: UUID, body: JobProgress, database: DatabaseDep, settings: SettingsDep
 ) -> JobProgressAnswer:
@@ -44,6 +47,7 @@ async def report_progress(
 
 
 @router.post("/{job_id}/finish", responses=problems(JobNotFound, StaleAttempt))
+@hot
 async def finish_job(
     job_id: UUID, body: JobFinish, database: DatabaseDep, backlog: BacklogDep, settings: SettingsDep
 ) -> JobFinishAnswer:

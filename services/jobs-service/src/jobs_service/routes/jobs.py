@@ -36,6 +36,7 @@ from jobs_service.schemas import (
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep, SessionDep
 from triton_common.errors import ProspectNotFound, problems
+from triton_common.hot import hot
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
 from triton_common.schemas import Page
 
@@ -62,6 +63,7 @@ EVENT_STREAM = "text/event-stream"
         QueueFull,
     ),
 )
+@hot
 async def submit_job(
     *,
     body: JobCreate,
@@ -129,6 +131,7 @@ async def retry_jobs(
 
 
 @router.get("/{job_id}", responses=problems(JobNotFound))
+@hot
 async def read_job(job_id: UUID, database: DatabaseDep, principal: Reader) -> JobPublic:
     """Read one job."""
     return await jobs.get(database, job_id, principal=principal)
