@@ -57,6 +57,7 @@ class Platform:
         self.token_ends = False
         self.left = 25_000  # jobs that a selection matches
         self.at_once = 10_000
+        self._catalogue("clients")
         self._catalogue("prospects")
         self._catalogue("value-propositions")
         self._changes()
@@ -342,6 +343,13 @@ def test_a_selection_is_asked_about_and_changed_call_after_call(platform, triton
     assert json.loads(done.stdout) == {"matched": 25_000, "changed": 25_000, "complete": True}
     assert platform.bodies[1:] == 3 * [{"status": ["pending"], "prospect_id": JOB}]
     assert triton_jobs("cancel", "--status", "pending").stdout == "0 of 0 jobs cancelled.\n"
+
+
+@pytest.mark.parametrize("empty", ["--client", "--prospect", "--schedule", "--created-before"])
+def test_a_filter_that_is_empty_is_a_mistake_and_not_all_jobs(platform, triton_jobs, empty):
+    answer = triton_jobs("cancel", "--status", "pending", empty, "", "--yes")
+    assert answer.exit_code in (1, 2)
+    assert platform.left == 25_000
 
 
 def test_what_to_change_is_named_one_way(triton_jobs):

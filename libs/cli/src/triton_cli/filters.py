@@ -111,9 +111,9 @@ def chosen(  # noqa: PLR0917  in the order of the options
 async def resolved(api: "Api", chosen: Json) -> Json:
     """The filters with ids for names."""
     filters = dict(chosen)
-    if client := filters.pop("client", None):
+    if (client := filters.pop("client", None)) is not None:  # an empty one is a mistake, not all clients
         filters["client_id"] = await id_of(api, "clients", client)
-    if prospect := filters.pop("prospect", None):
+    if (prospect := filters.pop("prospect", None)) is not None:
         within = {"client_id": filters["client_id"]} if "client_id" in filters else {}
         filters["prospect_id"] = await id_of(api, "prospects", prospect, **within)
     return filters
@@ -135,7 +135,7 @@ async def id_of(api: "Api", noun: str, text: str, **filters: str) -> str:
     found = [item async for item in api.items(f"/api/v1/{noun}", **filters) if item["name"] == text]
     what = noun.replace("-", " ").removesuffix("s")
     if not found:
-        raise CommandFailed(f"There is no {what} named {text}.")
+        raise CommandFailed(f"There is no {what} named {text or 'nothing at all'}.")
     if len(found) > 1:
         ids = ", ".join(item["id"] for item in found)
         raise CommandFailed(f"There are {len(found)} of the name {text}: give the {what}'s id, one of {ids}.")

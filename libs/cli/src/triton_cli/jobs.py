@@ -340,7 +340,7 @@ def stats(
 ) -> None:
     """Count jobs by state, tell how long the oldest has waited, and how many end in a minute."""
     api = _api(url, state)
-    wanted = {"client": client} if client else {}
+    wanted = {"client": client} if client is not None else {}
 
     async def read() -> Json:
         async with api:
