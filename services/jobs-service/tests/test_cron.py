@@ -82,13 +82,21 @@ def test_due_are_the_last_of_all_runs(expression: str, limit: int):
     until = datetime(2026, 1, 3, 12, 30, 7, tzinfo=UTC)
     first = cron.following(expression, "America/New_York", after=until - timedelta(days=40))
     later = takewhile(lambda run: run <= until, cron.runs(expression, "America/New_York", after=first))
-    expected = [first, *later][-limit:]
+    expected = [first, *later][-limit:], cron.following(expression, "America/New_York", after=until)
     assert cron.due(expression, "America/New_York", first=first, until=until, limit=limit) == expected
 
 
 def test_the_first_due_run_counts_wherever_it_came_from():
     first = datetime(2026, 1, 3, 12, 0, 7, tzinfo=UTC)
-    assert cron.due("@daily", "UTC", first=first, until=first + timedelta(hours=1), limit=100) == [first]
+    until = first + timedelta(hours=1)
+    assert cron.due("@daily", "UTC", first=first, until=until, limit=100) == ([first], datetime(2026, 1, 4, tzinfo=UTC))
+
+
+def test_runs_are_not_due_where_none_follows():
+    first = datetime(2026, 1, 3, tzinfo=UTC)
+    for never in ("0 0 */20 * MON#4", "0 0 31 2 *"):
+        with pytest.raises(cron.InvalidCron):
+            cron.due(never, "UTC", first=first, until=first, limit=1)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_migrations_go_up_down_and_up_and_agree_with_the_models(postgres_url, me
             return {name for (name,) in found} - {"alembic_version"}
 
     built = tables()
-    assert len(built) == 7
+    assert len(built) == 10
     alembic("downgrade", "base")
     assert tables() == set()
     alembic("upgrade", "head")

@@ -9,7 +9,6 @@ from prometheus_client import REGISTRY
 from jobs_service import jobs, main, sweeps
 from jobs_service.backlog import Backlog
 from jobs_service.settings import Policies
-from jobs_service.settings import Policies
 from jobs_service.statements import connected
 from triton_common.db import Database
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import takewhile
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -100,17 +99,24 @@ def runs(expression: str, timezone: str, *, after: datetime) -> Iterator[datetim
             yield moment
 
 
-def due(expression: str, timezone: str, *, first: datetime, until: datetime, limit: int) -> list[datetime]:
-    """The last `limit` runs of those from `first`, which is one, to `until`, oldest first.
+def due(
+    expression: str, timezone: str, *, first: datetime, until: datetime, limit: int
+) -> tuple[list[datetime], datetime]:
+    """(the last `limit` runs of those from `first`, which is one, to `until`, oldest first; the run after these).
 
     Looks back further and further from `until`, so that a long time of many runs costs no more than it gives.
+    Raises InvalidCron when no run follows, InvalidTimezone.
     """
     span = timedelta(minutes=limit)
     while True:
         start = max(first, until - span)
-        found = takewhile(lambda run: run <= until, runs(expression, timezone, after=start))
         last = deque([first] if start == first else [], maxlen=limit)
-        last.extend(found)
+        for run in runs(expression, timezone, after=start):
+            if run > until:
+                break
+            last.append(run)
+        else:
+            raise InvalidCron(NEVER)
         if start == first or len(last) == limit:
-            return list(last)
-        span *= 2
+            return list(last), run
+        span *= 4

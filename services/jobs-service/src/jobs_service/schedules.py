@@ -256,8 +256,7 @@ def _plan(schedule: Row, backlog: Backlog, *, policies: Policies) -> _Firing:
     one_by_one = schedule["overlap"] == "skip"
     try:
         limit = KEPT if policy == "all" and not one_by_one else 1
-        runs = cron.due(expression, timezone, first=first, until=now, limit=limit)
-        firing.next_run_at = cron.following(expression, timezone, after=now)
+        runs, firing.next_run_at = cron.due(expression, timezone, first=first, until=now, limit=limit)
         if policy == "skip":
             runs = [run for run in runs if run >= now - GRACE]
         if policy != "one" and first not in runs:
