@@ -313,6 +313,20 @@ def test_a_worker_wakes_when_a_thread_has_become_free():
     hub.close()
 
 
+def test_a_worker_looks_for_redis_every_three_seconds_however_long_it_is_away():
+    pauses = []
+
+    def note(error: Exception, pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 4:
+            raise KeyboardInterrupt
+
+    app = celery_app(f"redis://127.0.0.1:{free_port()}/0", name="x")
+    with app.connection_for_read() as connection, pytest.raises(KeyboardInterrupt):
+        connection.ensure_connection(note)
+    assert pauses == [1, 2, 3, 3]
+
+
 async def test_only_ids_are_shown_of_a_payload(redis_url):
     async with create_task_queue(redis_url) as queue:
         [task_id] = await queue.send([RunJob(job_id=JOB_ID, request_id="r-12345678", traceparent="secret")], priority=3)

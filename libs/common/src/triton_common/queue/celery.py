@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from celery import Celery
+from celery.app.amqp import AMQP
 from celery.concurrency.thread import ApplyResult, TaskPool
 from kombu.asynchronous.hub import Hub
+from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -38,7 +40,7 @@ _STATUS: Final = {
 
 def celery_app(url: str, *, name: str) -> Celery:
     """A Celery app with Triton's settings; `url` carries messages and the results of the few tasks that have one."""
-    app = Celery(name, broker=url, backend=url, set_as_current=False)
+    app = Celery(name, broker=url, backend=url, set_as_current=False, amqp=_Amqp)
     app.conf.update(
         # --- messages: JSON alone, since pickle would run what a stranger wrote into Redis
         task_serializer="json",
@@ -70,7 +72,7 @@ def celery_app(url: str, *, name: str) -> Celery:
             "socket_timeout": SOCKET_TIMEOUT,
             "socket_connect_timeout": SOCKET_TIMEOUT,
             "socket_keepalive": True,
-            "health_check_interval": SOCKET_TIMEOUT,  # a BRPOP without an answer for a second more is given up
+            "health_check_interval": SOCKET_TIMEOUT,  # a BRPOP without an answer is given up after 6 to 11 seconds
         },
         # --- the same for results
         redis_socket_timeout=SOCKET_TIMEOUT,
@@ -78,6 +80,23 @@ def celery_app(url: str, *, name: str) -> Celery:
         redis_backend_health_check_interval=SOCKET_TIMEOUT,
     )
     return app
+
+
+class _Connection(Connection):
+    """A worker's connection, which looks for a Redis that went away after 1, 2, 3, 3, … seconds.
+
+    Celery has no setting for it, and kombu's pauses grow to half a minute, in which Redis would be back and no job run.
+    """
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        pauses = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
+        return super().ensure_connection(*args, **pauses | options)  # type: ignore[no-untyped-call]
+
+
+class _Amqp(AMQP):  # type: ignore[misc]  # celery has no types
+    """Celery's way to connections."""
+
+    Connection = _Connection
 
 
 class Threads(TaskPool):  # type: ignore[misc]  # celery has no types
