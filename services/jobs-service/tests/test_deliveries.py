@@ -4,12 +4,13 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import psycopg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -37,6 +38,13 @@ class Receiver:
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection; it is kept as long as the other side keeps it, unless bytes were answered."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await self.one(reader, writer):
+                pass
+        writer.close()
+
+    async def one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         headers["request"] = head[0]
@@ -44,11 +52,11 @@ class Receiver:
         answer = self.answer
         if callable(answer):
             answer = await answer()
-        if isinstance(answer, int):
+        if keep := isinstance(answer, int):
             location = "Location: http://169.254.169.254/latest/meta-data\r\n" if 300 <= answer < 400 else ""
             answer = f"HTTP/1.1 {answer} X\r\n{location}Content-Length: 2\r\n\r\nhi".encode()
         writer.write(answer)
-        writer.close()
+        return keep
 
     def events(self, secret: str) -> list[dict[str, Any]]:
         """The bodies, each verified as a receiver would."""
@@ -461,28 +469,37 @@ async def test_an_attempt_that_outlived_its_lease_changes_nothing(api, receiver,
     await first.turn()
     await arrived.wait()
     make_due(api)
-    receiver.answer = 200
+    receiver.answer = 503
     await send(second)
+    [known] = await log_of(api, made)
+    assert (known["attempts"], known["response_status"]) == (2, 503)
     late.set()
     while first.sending:
         await asyncio.wait(first.sending)
-    [delivery] = await log_of(api, made)
-    assert (delivery["status"], delivery["response_status"]) == ("delivered", 200)
+    assert await log_of(api, made) == [known]
 
 
-async def test_two_senders_at_once_deliver_once_each(api, receiver, sender_of):
-    clients = [await api.client(f"Client {n}") for n in range(6)]
-    endpoints = [await endpoint(api, receiver.url, client=client) for client in clients]
-    ordered = [(await order_test(api, made))["id"] for made in endpoints for _ in range(10)]
-    senders = [sender_of(), sender_of()]
-
-    async def work(sender: Sender) -> None:
-        while api.sql("SELECT id FROM webhook_deliveries WHERE status = 'pending'"):
-            await send(sender)
-
+async def test_several_senders_at_once_deliver_once_each(api, receiver, sender_of):
+    client = await api.client()
+    endpoints = [await endpoint(api, receiver.url, client=client) for _ in range(4)]
+    ordered = [(await order_test(api, made))["id"] for made in endpoints for _ in range(8)]
+    senders = [sender_of() for _ in range(4)]
     async with asyncio.timeout(30):
-        await asyncio.gather(*(work(sender) for sender in senders))
+        while api.sql("SELECT id FROM webhook_deliveries WHERE status = 'pending'"):
+            await asyncio.gather(*(send(sender) for sender in senders))
     assert sorted(receiver.ids) == sorted(ordered)
+
+
+async def test_what_another_sender_is_just_taking_is_left_alone(api, receiver, sender):
+    made = await endpoint(api, receiver.url)
+    await order_test(api, made)
+    async with await psycopg.AsyncConnection.connect(api.database_url) as other:
+        await other.execute("SELECT id FROM webhook_deliveries FOR UPDATE")
+        async with asyncio.timeout(5):
+            await sender.turn()
+        assert not sender.sending
+    await send(sender)
+    assert len(receiver.got) == 1
 
 
 async def test_a_slow_endpoint_holds_up_no_other(api, receiver, sender):
@@ -633,8 +650,74 @@ async def test_the_running_service_sends_and_recovers_when_postgres_was_away(
         postgres_server.stop()
         postgres_server.start()
         async with asyncio.timeout(20):
-            while (ordered := await api.post(f"/api/v1/webhooks/{made['id']}/test")).status_code != 202:
+            while (  # noqa: ASYNC110  same
+                ordered := await api.post(f"/api/v1/webhooks/{made['id']}/test")
+            ).status_code != 202:
                 await asyncio.sleep(0.05)
             while receiver.ids[-1] != ordered.json()["id"]:  # noqa: ASYNC110  same
                 await asyncio.sleep(0.02)
     assert json.loads(receiver.got[-1][1])["type"] == "webhook.test"
+
+
+async def test_every_event_of_a_job_but_progress_makes_a_webhook(api, receiver, sender):
+    client = await api.client()
+    every = ["job.submitted", "job.claimed", "job.retrying", "job.failed", "job.retried", "job.completed"]
+    made = await endpoint(api, receiver.url, client=client, event_types=every)
+    default = await endpoint(api, receiver.url, client=client)
+    stranger = await endpoint(api, receiver.url, client=await api.client("Other"), event_types=every)
+    off = await endpoint(api, receiver.url, client=client, event_types=every)
+    await api.call("PATCH", f"/api/v1/webhooks/{off['id']}", json={"enabled": False})
+    job = await api.job(client)
+    await api.sent(1)
+    assert (await api.claim(job)).status_code == 200
+    await api.progress(job)
+    await api.finish(job, "failed", retryable=False)
+    assert (await api.post(f"/api/v1/jobs/{job['id']}/retry")).status_code == 200
+    await api.sent(2)
+    assert (await api.claim(job)).status_code == 200
+    finished = (await api.finish(job, attempt=2)).json()
+    await send(sender)
+    await send(sender)
+    assert await log_of(api, stranger) == await log_of(api, off) == []
+    sent = [delivery["payload"] for delivery in reversed(await log_of(api, made, status="delivered"))]
+    kinds = ["submitted", "claimed", "failed", "retried", "claimed", "completed"]
+    assert [event["type"] for event in sent] == [f"job.{kind}" for kind in kinds]
+    history = (await api.get(f"/api/v1/jobs/{job['id']}/events")).json()["items"]
+    told = [event for event in history if event["kind"] != "progress"]
+    assert [event["data"]["seq"] for event in sent] == [event["seq"] for event in told]
+    times = [datetime.fromisoformat(event["timestamp"]) for event in sent]
+    assert times == [datetime.fromisoformat(event["at"]) for event in told]
+    assert sent[2]["data"]["error"] == {"code": "model_failed", "message": "The model gave up."}
+    assert sent[-1]["data"] == {
+        "job_id": job["id"],
+        "client_id": client["id"],
+        "prospect_id": job["prospect_id"],
+        "value_proposition_id": job["value_proposition_id"],
+        "job_type": "value_proposition",
+        "status": "completed",
+        "progress": 100,
+        "attempt": 2,
+        "seq": told[-1]["seq"],
+        "document_id": finished["document_id"],
+        "error": None,
+    }
+    types = [delivery["event_type"] for delivery in reversed(await log_of(api, default))]
+    assert types == ["job.failed", "job.completed"]
+    assert all(delivery["job_id"] == job["id"] for delivery in await log_of(api, made))
+
+
+async def test_an_endpoint_that_is_being_deleted_fails_no_move(api, receiver, sender):
+    """The move waits for the deletion, and goes on without the endpoint: its foreign key would fail the move."""
+    client = await api.client()
+    made = await endpoint(api, receiver.url, client=client, event_types=["job.claimed"])
+    job = await api.job(client)
+    await api.sent(1)
+    async with await psycopg.AsyncConnection.connect(api.database_url) as deleting:
+        await deleting.execute("DELETE FROM webhook_endpoints WHERE id = %s", [made["id"]])
+        claiming = asyncio.create_task(api.claim(job))
+        async with asyncio.timeout(10):
+            while not api.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110  nothing tells of it
+                await asyncio.sleep(0.02)
+        await deleting.commit()
+        assert (await claiming).status_code == 200
+    assert api.sql("SELECT id FROM webhook_deliveries") == []
