@@ -214,7 +214,7 @@ class JobPublic(Public):
 class JobFilter(Schema):
     """Which jobs: those that meet all conditions that are given."""
 
-    status: list[JobStatus] | None = Field(default=None, description="One or several")
+    status: list[JobStatus] | None = Field(default=None, min_length=1, description="One or several")
     client_id: UUID | None = None
     prospect_id: UUID | None = None
     schedule_id: UUID | None = None
