@@ -94,6 +94,7 @@ class Platform:
             self.rows: dict[UUID, Row] = {}
             self.reports: Reports = examples.reports()
             self.trouble: Counter[str] = Counter()
+            self.order: list[UUID] = []  # of the claims
             self.busy: Counter[str] = Counter()
             self.calls: Counter[str] = Counter()
             self.hooks: dict[str, Callable[[], None]] = {}
@@ -169,6 +170,7 @@ class Platform:
                 row.attempt += not again
                 row.status = "processing"
                 row.claims.append(body)
+                self.order.append(job_id)
                 self._changed.notify_all()
             self._called("answer to claim")
             return row.job.model_copy(update={"attempt": row.attempt})

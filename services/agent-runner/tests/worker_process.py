@@ -1,5 +1,6 @@
 """The worker as the stack starts it: a process of its own."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ class WorkerProcess:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "agent_runner.worker", "worker", "--concurrency", "4"],
+            [
+                *(sys.executable, "-m", "celery", "-A", "agent_runner.worker", "worker", "--concurrency", "4"),
+                *("--without-gossip", "--without-mingle"),
+            ],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -39,8 +43,11 @@ class WorkerProcess:
             found = self._changed.wait_for(lambda: any(words in line for line in self.output), START)
         assert found, "".join(self.output)
 
-    def send_signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+    def send_signal(self, number: signal.Signals, *, group: bool = False) -> None:
+        if group:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
 
     def wait(self) -> int:
         """Its exit code."""

@@ -117,8 +117,11 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
             after=["redis"],
             command=[
                 *(sys.executable, "-m", "celery", "--quiet", "-A", "agent_runner.worker", "worker"),
-                *("--pool", "threads", "--concurrency", str(WORKER_THREADS), "-Q", "agent-runner"),
-                *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+                *("--concurrency", str(WORKER_THREADS), "-Q", "agent-runner"),
+                *(
+                    "--without-gossip",
+                    "--without-mingle",
+                ),  # what workers tell one another; Flower hears their heartbeat
             ],
             ready=answers(f"http://127.0.0.1:{port + 9}/metrics"),
             environment=agent,
