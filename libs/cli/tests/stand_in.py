@@ -21,10 +21,13 @@ server.serve_forever()
 """
 FAILING = "import sys; print('the first line'); print('no such table: users'); sys.exit(3)"
 SLOW_TO_STOP = """
-import signal, threading
+import os, signal, threading, time
 def stop(*_):
-    print("stopping", flush=True)
-    threading.Timer(1.5, server.shutdown).start()
+    def wait():
+        while not os.path.exists(os.environ["STAND_IN_SLOW"]):
+            time.sleep(0.02)
+        server.shutdown()
+    threading.Thread(target=wait).start()
 signal.signal(signal.SIGTERM, stop)
 """
 
@@ -42,7 +45,8 @@ def server(name: str, port: int, *, layer: int = 0, after: tuple[str, ...] = ())
 
 
 def stand_ins(_: state.State, port: int, *, secrets: state.Secrets) -> list[Part]:
-    """`first` before `prepare` before `last`, which STAND_IN_BROKEN breaks and STAND_IN_SLOW makes slow to stop."""
+    """`first` before `prepare` before `last`; STAND_IN_BROKEN breaks that, and STAND_IN_SLOW names a file that it waits for
+    when it is asked to stop."""
     last = server("last", port + 1, layer=1, after=("prepare",))
     if os.environ.get("STAND_IN_SLOW"):
         last = replace(last, command=[sys.executable, "-c", SLOW_TO_STOP + SERVER, str(port + 1)])

@@ -1,6 +1,7 @@
 """`triton jobs` against a small platform that answers as the real one does, on networks that do not."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from io import StringIO
@@ -387,7 +388,7 @@ def test_what_keeps_from_the_platform_is_told(triton_jobs, environment, told):
 def _stack_at(state: State, url: str) -> Any:
     with state.locked():
         state.secrets()
-        state.publish({"url": url})
+        state.publish({"url": url, "pid": os.getpid()})
         yield
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+import psutil
+
 CHECKOUT: Final = next((folder for folder in Path(__file__).parents if (folder / "uv.lock").exists()), Path.cwd())
 DEFAULT_PORT: Final = 8000
 UNFIT: Final = '#?"\\'  # in a folder's path: what ends the path of ClickHouse's URL, and the quotes of redis.conf
@@ -159,7 +161,10 @@ class State:
 
     def running(self) -> dict[str, Any] | None:
         """What the stack that runs here says of itself; None when there is none."""
-        return self._published() if self.is_locked() else None
+        if not self.is_locked():
+            return None
+        found = self._published()
+        return found if _lives(found.get("pid")) else {}  # else it is from a stack that was killed, and another begins
 
     def _published(self) -> dict[str, Any]:
         with suppress(FileNotFoundError, ValueError):
@@ -185,3 +190,10 @@ class State:
             file.unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
+
+
+def _lives(pid: int | None) -> bool:
+    try:
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
