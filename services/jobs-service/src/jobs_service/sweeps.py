@@ -1,4 +1,5 @@
-"""What is done each second: give the jobs of dead workers to others, end those over their time, count what waits.
+"""What is done each second: give the jobs of dead workers to others, end those over their time, count what waits,
+fire schedules.
 
 Sweeps of several processes lock different rows, and only Postgres' clock is asked.
 """
