@@ -38,7 +38,8 @@ async def sent(redis_url):
             async with asyncio.timeout(20):
                 while True:
                     try:
-                        messages = await client.lrange("agent-runner", 0, -1)
+                        lanes = [key async for key in client.scan_iter("agent-runner*", _type="list")]
+                        messages = [message for lane in lanes for message in await client.lrange(lane, 0, -1)]
                     except redis.RedisError:
                         messages = []
                     bodies = [json.loads(base64.b64decode(json.loads(message)["body"])) for message in messages]
@@ -67,8 +68,6 @@ async def test_redis_down_at_submit_and_back_later(api, sent, redis_server):
         assert ready.json()["dependencies"]["redis"]["status"] == "degraded"
     finally:
         redis_server.start()
-    for job in jobs:
-        api.make_due(job)
     await sent(*jobs)
 
 
@@ -78,7 +77,7 @@ async def test_a_frozen_redis_delays_no_answer(api, sent, redis_server):
     try:
         slowest = 0.0
         jobs = []
-        for _ in range(20):
+        for _ in range(12):
             started = time.monotonic()
             jobs.append(await api.made("/api/v1/jobs", order))
             slowest = max(slowest, time.monotonic() - started)
@@ -86,8 +85,6 @@ async def test_a_frozen_redis_delays_no_answer(api, sent, redis_server):
         assert (await api.http.get("/health/ready")).json()["dependencies"]["redis"]["status"] == "degraded"
     finally:
         redis_server._process.send_signal(signal.SIGCONT)
-    for job in jobs:
-        api.make_due(job)
     await sent(*jobs)
 
 
@@ -97,6 +94,4 @@ async def test_an_emptied_redis_gets_every_pending_job_again(api, sent, redis_ur
     await sent(*jobs)
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         await client.flushall()
-    for job in jobs:
-        api.make_due(job)
     await sent(*jobs)
