@@ -29,6 +29,7 @@ def test_outside_dev_a_start_without_database_url_ends_with_its_name(monkeypatch
     monkeypatch.delenv("DATABASE_URL", raising=False)
     assert Settings().database_url.get_secret_value() == "", "a password that everyone can read opens nothing"
     monkeypatch.setenv("TRITON_ENV", "prod")
+    monkeypatch.setenv("JOBS_ENCRYPTION_KEYS", "a-good-and-long-key-1")
     with pytest.raises(ValidationError, match="set DATABASE_URL: empty"):
         Settings()
 
@@ -44,6 +45,7 @@ async def test_metrics_have_the_promised_names(api):
         "triton_job_queue_wait_seconds",
         "triton_jobs_pending",
         "triton_oldest_pending_job_age_seconds",
+        "triton_webhook_deliveries_total",
     ):
         assert f"# TYPE {name} " in text
 

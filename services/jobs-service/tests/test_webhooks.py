@@ -220,7 +220,11 @@ async def test_new_keys_take_over_and_old_ones_can_be_dropped(api, settings):
 
 @pytest.mark.parametrize("keys", ["", "change-me-encryption-key", "short", "a-good-and-long-key-1,short"])
 def test_outside_dev_a_start_without_good_keys_ends_with_their_name(monkeypatch, keys):
-    for name, value in {"TRITON_ENV": "prod", "DATABASE_URL": "postgresql:///jobs", "JOBS_ENCRYPTION_KEYS": keys}.items():
+    for name, value in {
+        "TRITON_ENV": "prod",
+        "DATABASE_URL": "postgresql:///jobs",
+        "JOBS_ENCRYPTION_KEYS": keys,
+    }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match="set JOBS_ENCRYPTION_KEYS: "):
         Settings()
