@@ -1,6 +1,7 @@
 """The worker: a real process on a real Redis, and its tasks one by one."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -14,13 +15,14 @@ from pathlib import Path
 import examples
 import httpx2
 import pytest
+import redis
 from platform_standin import Platform, Row
 from worker_process import Start, WorkerProcess
 
 from agent_runner import worker as worker_module
 from triton_common.messages import Ping, RunJob
 from triton_common.queue.base import TaskStatus
-from triton_common.queue.celery import CeleryTaskQueue
+from triton_common.queue.celery import CeleryTaskQueue, lane
 from triton_common.testing import free_port
 
 
@@ -171,8 +173,10 @@ async def test_a_workers_wall_clock_does_not_matter(
         "true = time.time\n"
         f"time.time = lambda: true() + {hours} * 3600\n"
         f"time.time_ns = lambda: int((true() + {hours} * 3600) * 1e9)\n"
+        "print('the clock is wrong')\n"
     )
     worker = start(PYTHONPATH=str(tmp_path))
+    worker.says("the clock is wrong")
     row = platform.add(examples.job(lease_seconds=0.3))
     platform.gate.clear()
     await queue.send([RunJob(job_id=row.job.job_id)])
@@ -292,6 +296,26 @@ def test_the_tasks_in_this_process(platform: Platform, settings, monkeypatch):
 
     assert (row.status, len(row.finishes)) == ("completed", 1)
     assert other.status == "pending"
+
+
+async def test_a_message_that_comes_while_the_worker_drains_goes_back_to_its_lane(
+    platform: Platform, settings, monkeypatch, redis_url: str
+):
+    row = platform.add(examples.job())
+    message = RunJob(job_id=row.job.job_id, request_id="request-1").model_dump(mode="json")
+    monkeypatch.setattr(worker_module.app.conf, "broker_url", redis_url)
+    worker_module.app._after_fork()  # forget connections to another Redis
+
+    with started(monkeypatch, settings):
+        worker_module._drain()
+        worker_module.run_job.apply(kwargs=message, task_id="task-1", priority=3).get()
+        worker_module.app._after_fork()
+
+    with redis.Redis.from_url(redis_url) as admin:
+        [sent] = admin.lrange(lane(RunJob.queue, 3), 0, -1)
+    assert json.loads(sent)["headers"]["id"] == "task-1"
+    assert json.loads(base64.b64decode(json.loads(sent)["body"]))[1] == message
+    assert row.status == "pending"
 
 
 def test_signals_before_the_start_are_harmless(monkeypatch):
