@@ -45,8 +45,8 @@ def server(name: str, port: int, *, layer: int = 0, after: tuple[str, ...] = ())
 
 
 def stand_ins(_: state.State, port: int, *, secrets: state.Secrets) -> list[Part]:
-    """`first` before `prepare` before `last`; STAND_IN_BROKEN breaks that, and STAND_IN_SLOW names a file that it waits for
-    when it is asked to stop."""
+    """`first` before `prepare` before `last`; STAND_IN_BROKEN breaks that, and STAND_IN_SLOW names a file that it waits
+    for when it is asked to stop."""
     last = server("last", port + 1, layer=1, after=("prepare",))
     if os.environ.get("STAND_IN_SLOW"):
         last = replace(last, command=[sys.executable, "-c", SLOW_TO_STOP + SERVER, str(port + 1)])
