@@ -11,6 +11,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from triton_common.errors import error_classes
 from triton_common.settings import CommonSettings
@@ -59,12 +62,26 @@ def errors() -> list[str]:
 def variables() -> list[str]:
     """What .env.example lacks or has too much."""
     named = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", Path(".env.example").read_text(), re.MULTILINE))
-    real = {cls.variable_of(field) for cls in subclasses(CommonSettings) for field in cls.model_fields}
+    real = {
+        name
+        for cls in subclasses(CommonSettings)
+        for field, info in cls.model_fields.items()
+        for name in _within(cls.variable_of(field), info.annotation)
+    }
     return [
         *(f".env.example does not suit {cls.__module__}: {error}" for cls, error in _refusals()),
         *(f".env.example lacks {name}" for name in sorted(real - named)),
         *(f".env.example has {name}, which nothing reads" for name in sorted(named - real) if not FOREIGN.match(name)),
     ]
+
+
+def _within(name: str, annotation: Any) -> Iterable[str]:
+    """The variables of a setting: those of its fields when it is a model, as OUTER__INNER."""
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        yield name
+        return
+    for field, info in annotation.model_fields.items():
+        yield from _within(f"{name}__{field.upper()}", info.annotation)
 
 
 def _refusals() -> Iterable[tuple[type[CommonSettings], str]]:
