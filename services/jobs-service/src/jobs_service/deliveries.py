@@ -183,6 +183,7 @@ class Sender:
         finally:
             for attempt in self.sending:
                 attempt.cancel()
+            await asyncio.gather(*self.sending, return_exceptions=True)  # before the database is closed
             self._lookups.shutdown(wait=False, cancel_futures=True)
 
     async def _pause(self, interval: timedelta) -> None:
