@@ -19,7 +19,7 @@ from sse_starlette import ServerSentEvent
 from jobs_service.jobs import FINAL
 from jobs_service.models import JobEvent
 from jobs_service.schemas import JobEventPublic
-from jobs_service.statements import row, rows
+from jobs_service.statements import batched, rows
 from triton_common.db import Database
 from triton_common.pages import InvalidCursor, decode_cursor, encode_cursor
 from triton_common.schemas import Page
@@ -39,7 +39,9 @@ CROSS JOIN LATERAL (
 JOIN generation_jobs AS job ON job.id = wanted.job_id
 ORDER BY wanted.number, event.seq"""
 
-_LAST: Final = "SELECT event_seq, status FROM generation_jobs WHERE id = %(id)s"
+_LAST: Final = """
+WITH call AS (SELECT * FROM jsonb_to_recordset(%(calls)s::jsonb) AS call (n int, id uuid))
+SELECT n, event_seq, status FROM call JOIN generation_jobs USING (id)"""
 
 
 async def history(session: AsyncSession, job_id: UUID, *, limit: int, cursor: str | None) -> Page[JobEventPublic]:
@@ -59,7 +61,7 @@ def _after(cursor: str | None) -> int:
 
 async def position(database: Database, job_id: UUID, last_event_id: int) -> int | None:
     """After which event a stream begins; None when the job is over and nothing follows."""
-    job = await row(database, _LAST, {"id": job_id})
+    job = await batched(database, _LAST, {"id": job_id}, shared=True)  # when a service is back, all streams are at once
     assert job is not None  # noqa: S101  the caller has read it, and jobs are not deleted
     over = job["status"] in FINAL and last_event_id >= job["event_seq"]
     return None if over else min(last_event_id, job["event_seq"])

@@ -5,7 +5,10 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
+from loguru import logger
 from sse_starlette import EventSourceResponse
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Receive, Scope, Send
 
 from jobs_service import events, jobs, listing, stats
 from jobs_service.catalogue import (
@@ -46,6 +49,7 @@ Reader = Annotated[Principal, require("jobs:read")]
 Writer = Annotated[Principal, require("jobs:write")]
 
 EVENT_STREAM = "text/event-stream"
+READER_TIMEOUT = 60  # seconds without taking anything, not even a heartbeat
 
 
 @router.post(
@@ -189,7 +193,18 @@ async def read_events(
     after = await events.position(database, job_id, last_event_id)
     if after is None:
         return Response(status_code=status.HTTP_204_NO_CONTENT)  # which tells a browser to stop reconnecting
-    return EventSourceResponse(
+    return _Stream(
         events.stream(follower, job_id, after=after, until=principal.expires_at),
         ping=settings.stream_heartbeat.total_seconds(),
+        send_timeout=READER_TIMEOUT,
     )
+
+
+class _Stream(EventSourceResponse):
+    """A stream that is cut when its reader takes nothing for long: it has gone without a word, or has stopped."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            logger.info("stream cut: its reader takes nothing")  # the server closes what is not complete
