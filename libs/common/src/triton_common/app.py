@@ -84,7 +84,7 @@ def create_app(
         openapi_url=openapi_url,
         separate_input_output_schemas=False,
         responses={422: {"model": Problem, "description": "`validation_failed`, `malformed_json`: see details"}},
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is RequestMiddleware: one span, not six
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # RequestMiddleware has ours: one span, not five
     )
     app.state.settings = settings
     app.state.draining = asyncio.Event()

@@ -188,6 +188,7 @@ def _fits(route: RouteContext, dependant: Dependant) -> bool:
         and all(_is_plain_dependency(below) for below in dependant.dependencies)
         and all(field.field_info.annotation is UUID for field in dependant.path_params)
         and not any(field.field_info.is_required() for field in dependant.header_params)
+        and all(field.field_info.validation_alias in (None, field.alias) for field in dependant.header_params)
         and all(type(field.field_info) is params.Body for field in dependant.body_params)
         and len(dependant.body_params) <= 1
         and route.response_field is not None
