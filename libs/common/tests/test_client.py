@@ -221,8 +221,8 @@ SILENCE = object()
 
 
 class Wire:
-    """A server told byte by byte what to do: for each connection it takes, what it answers to each request on it; then
-    it closes the connection."""
+    """A server told byte by byte what to do: for each connection it takes, what it answers to each request on it, or
+    what makes the answer; then it closes the connection."""
 
     def __init__(self, connections, tls=None):
         self.heard = []
@@ -245,7 +245,7 @@ class Wire:
                     if answer is SILENCE:
                         self._over.wait()
                     else:
-                        to.sendall(answer)
+                        to.sendall(answer() if callable(answer) else answer)
 
     def _request(self, connection):
         data = b""
@@ -290,6 +290,17 @@ def test_calls_share_a_connection(wire):
         for number in range(3):
             assert client.post("/x", json={"n": number}) == {"ok": True}
     assert one.heard == [(0, ("POST", b'{"n":%d}' % number)) for number in range(3)]
+
+
+def test_call_that_outlasts_its_client_leaves_no_connection_behind(wire):
+    closed = threading.Event()
+    client = client_of(wire([lambda: closed.wait(10) and ANSWER]))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.get, "/x")
+        client.close()
+        closed.set()
+        assert call.result() == {"ok": True}
+    assert not client._idle
 
 
 def test_connection_closed_while_idle_is_replaced_before_it_is_used(wire):

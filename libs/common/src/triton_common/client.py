@@ -183,6 +183,7 @@ class SyncServiceClient:
         self._timeout = timeout
         self._token = token
         self._idle: deque[_Connection] = deque()  # the last used in front
+        self._closed = False
 
     def get(self, path: str, **params: Any) -> Any:
         """GET with query parameters."""
@@ -237,6 +238,8 @@ class SyncServiceClient:
             raise
         if not response.will_close:
             self._idle.appendleft(connection)
+        if self._closed:  # while this call was under way
+            self.close()
         return answer
 
     def _connection(self) -> "tuple[_Connection, bool]":
@@ -250,9 +253,11 @@ class SyncServiceClient:
         return _Connection(self._url, tls=self._tls, timeout=self._timeout), True
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; those of calls that are under way with their answers."""
+        self._closed = True
         while self._idle:
-            self._idle.popleft().close()
+            with suppress(IndexError):  # another thread took the last one
+                self._idle.popleft().close()
 
     def __enter__(self) -> Self:
         """As a context, it closes itself."""
