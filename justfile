@@ -2,7 +2,7 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-members := "libs/common libs/cli services/auth-service services/jobs-service services/analytics-service services/agent-runner services/console"
+members := "libs/common libs/cli services/auth-service services/jobs-service services/analytics-service services/agent-runner services/console libs/trials"
 
 # what there is
 default:
@@ -23,6 +23,14 @@ test-member MEMBER *ARGS:
 # mypy strict over one member
 types MEMBER:
     @bash scripts/member.sh {{ MEMBER }} mypy {{ MEMBER }}/src
+
+# accidents in the middle of work, ten minutes; one of them: just chaos redis-frozen
+chaos *ARGS:
+    @bash scripts/member.sh libs/trials python -m triton_trials.chaos {{ ARGS }}
+
+# how fast it is, beside others on the same machine; without a name, what can be measured
+bench *ARGS:
+    @bash scripts/member.sh libs/trials python -m triton_trials.bench {{ ARGS }}
 
 # everything that needs no running part: reports every failure
 check:
