@@ -70,12 +70,21 @@ async def answered(queue: CeleryTaskQueue, task: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_ping_is_answered_each_time(start: Start, queue: CeleryTaskQueue):
+async def test_a_ping_is_answered_each_time_and_alone_leaves_a_result_which_expires(
+    platform: Platform, start: Start, queue: CeleryTaskQueue, redis_url: str
+):
     start()
+    row = platform.add(examples.job())
+    [job] = await queue.send([RunJob(job_id=row.job.job_id)])
 
     for _ in range(2):
         [task] = await queue.send([Ping()])
         await answered(queue, task)
+    platform.wait(over(row))
+
+    with redis.Redis.from_url(redis_url) as admin:
+        assert 0 < admin.ttl(f"celery-task-meta-{task}") <= 3600
+        assert not admin.exists(f"celery-task-meta-{job}")
 
 
 async def test_urgent_jobs_and_pings_overtake_what_waits(platform: Platform, start: Start, queue: CeleryTaskQueue):

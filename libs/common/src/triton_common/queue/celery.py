@@ -153,7 +153,15 @@ class CeleryTaskQueue(TaskQueue):
         shown = repr(
             {name: value for name, value in payload.items() if name.endswith("_id")}
         )  # in Flower, for everyone
-        built = self._app.amqp.as_task_v2(task_id, task, args=(), kwargs=dict(payload), argsrepr="()", kwargsrepr=shown)
+        built = self._app.amqp.as_task_v2(
+            task_id,
+            task,
+            args=(),
+            kwargs=dict(payload),
+            argsrepr="()",
+            kwargsrepr=shown,
+            ignore_result=None,  # as the task has it; Celery's default is a result of each
+        )
         body = json.dumps(built.body, separators=(",", ":")).encode()
         properties = dict(built.properties) | {
             "body_encoding": "base64",
