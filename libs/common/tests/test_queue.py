@@ -346,10 +346,10 @@ def test_nothing_but_json_is_accepted_and_jobs_leave_no_results():
 
 async def test_messages_go_out_under_their_name():
     async with MemoryTaskQueue() as queue:
-        await queue.send([RunJob(job_id=JOB_ID, request_id="r-12345678")])
-        [(where, task, _, payload)] = queue.sent
-    assert (where, task) == ("agent-runner", "agent_runner.run_job")
-    assert payload == {"job_id": JOB_ID, "request_id": "r-12345678", "traceparent": ""}
+        await queue.send([RunJob(job_id=JOB_ID, request_id="r-12345678")], priority=4)
+        [sent] = queue.sent
+    assert (sent.queue, sent.task, sent.priority) == ("agent-runner", "agent_runner.run_job", 4)
+    assert sent.payload == {"job_id": JOB_ID, "request_id": "r-12345678", "traceparent": ""}
 
 
 async def test_readiness_asks_the_queue():
