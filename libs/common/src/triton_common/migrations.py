@@ -22,7 +22,7 @@ def run_migrations(metadata: MetaData) -> None:
         raise SystemExit("Set DATABASE_URL to the database to migrate: postgresql://user:password@host:5432/name")
     engine = create_engine(sqlalchemy_url(url), poolclass=pool.NullPool)
     with engine.connect() as connection:
-        # asked again and again: whoever waits inside a statement is waited for by CREATE INDEX CONCURRENTLY of the first
+        # asked again and again: who waits inside a statement is waited for by a CREATE INDEX CONCURRENTLY of the first
         while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
             connection.rollback()
             time.sleep(ASK_AGAIN)

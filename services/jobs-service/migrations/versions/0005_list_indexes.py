@@ -1,7 +1,7 @@
 """Indexes for every filter of the list of jobs, and for what ended when.
 
-They are built beside the work (CONCURRENTLY): nobody who writes jobs waits, however many there are. What a broken-off run
-left behind is dropped first.
+They are built beside the work (CONCURRENTLY): nobody who writes jobs waits, however many there are. What a run that
+broke off has left is dropped first.
 """
 
 from alembic import op

@@ -184,8 +184,8 @@ _FROM_CODES: Final[dict[Codes, str]] = {
 
 
 def _known_codes(conditions: Sequence[str]) -> str:
-    """The codes that jobs have: a loose index scan, one step a code, however many jobs have it. Codes are few, and which
-    of them begin as wanted is not left to the order of strings, which is each database's own."""
+    """The codes that jobs have: a loose index scan, one step a code, however many jobs have it. Codes are few, and
+    which of them begin as wanted is not left to the order of strings, which is each database's own."""
     where = " AND ".join([*conditions, "job.error IS NOT NULL"])
     return f"""
 WITH RECURSIVE known (code) AS (

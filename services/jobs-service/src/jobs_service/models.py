@@ -51,8 +51,8 @@ class Prospect(Table, table=True):
     archived_at: datetime | None = timestamp(nullable=True)
 
 
-# What lists of jobs read (listing.py): by what a job belongs to, if anything; then by the code of its error, if any; then
-# the newest of a status and a priority. And what ended when (stats.py).
+# What lists of jobs read (listing.py): by what a job belongs to, if anything; then by the code of its error, if any;
+# then the newest of a status and a priority. And what ended when (stats.py).
 _NEWEST: Final = ("status", "priority", "created_at", "id")
 _CODE: Final = text("(error ->> 'code')")
 _LISTS: Final = (
