@@ -75,6 +75,11 @@ class SqliteTaskQueue(TaskQueue):
         [[token]] = await self._run("SELECT token FROM incarnation")
         return str(token)
 
+    async def waiting(self, queue: str) -> int:
+        """Those that nobody has taken."""
+        [[count]] = await self._run("SELECT count(*) FROM tasks WHERE status = 'pending' AND queue = ?", queue)
+        return int(count)
+
     async def close(self) -> None:
         """Nothing stays open."""
 

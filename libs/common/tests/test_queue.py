@@ -221,6 +221,17 @@ async def test_the_incarnation_changes_when_the_queue_has_lost_what_it_held(subj
     assert subject.said() == []
 
 
+async def test_a_queue_knows_how_many_tasks_wait_in_it(subject):
+    assert await subject.queue.waiting("contract") == 0
+    async with subject.busy():
+        for priority in (0, 5, 5):
+            await subject.queue.enqueue("contract.echo", {"text": "x"}, queue="contract", priority=priority)
+        assert await subject.queue.waiting("contract") == 3
+        assert await subject.queue.waiting("another") == 0
+        subject.lose()
+        assert await subject.queue.waiting("contract") == 0
+
+
 async def test_a_restart_of_redis_is_another_incarnation_even_with_a_snapshot(redis_server, redis_url):
     async with create_task_queue(redis_url) as queue:
         before = await queue.incarnation()
@@ -285,9 +296,10 @@ async def test_a_queue_that_cannot_be_reached_says_so_in_bounded_time(unreachabl
             unreachable.cancel("x"),
             unreachable.ping(),
             unreachable.incarnation(),
+            unreachable.waiting("q"),
             return_exceptions=True,
         )
-    assert [type(answer) for answer in answers] == [QueueUnavailable] * 7
+    assert [type(answer) for answer in answers] == [QueueUnavailable] * 8
 
 
 def test_a_lane_is_the_list_that_kombu_reads():

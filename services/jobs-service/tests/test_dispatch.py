@@ -18,6 +18,7 @@ class Queue(MemoryTaskQueue):
         super().__init__()
         self.errors = list(errors)
         self.life = str(uuid4())
+        self.long = 0
 
     async def _push(self, task, tasks, *, queue, priority):
         if self.errors:
@@ -28,6 +29,9 @@ class Queue(MemoryTaskQueue):
         if self.errors:
             raise self.errors.pop(0)
         return self.life
+
+    async def waiting(self, queue):
+        return self.long
 
     def take(self):
         """(lane, job) of each message, which are gone then."""
@@ -134,6 +138,20 @@ async def test_a_job_nobody_claims_is_sent_again_ever_more_seldom(api, queue, di
         waits.append(round(float(row["seconds"])))
     assert waits == [2, 4, 8, 10, 10, 10]
     assert [sent for _, sent in queue.take()] == [job] * 6
+
+
+async def test_a_message_that_waits_behind_others_is_not_sent_again(api, queue, dispatcher):
+    await submit(api, await api.client(), 3)
+    await dispatcher.resend()
+    await dispatcher.admit()
+    queue.take()
+    api.sql("UPDATE generation_jobs SET dispatch_at = now()")
+    queue.long = 3
+    await dispatcher.resend()
+    assert queue.take() == []
+    queue.long = 2
+    await dispatcher.resend()
+    assert len(queue.take()) == 3, "which of them was lost, nobody knows"
 
 
 async def test_a_queue_that_lost_its_memory_gets_every_message_again_at_once(api, queue, dispatcher):

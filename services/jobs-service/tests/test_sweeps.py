@@ -38,6 +38,7 @@ async def test_a_silent_workers_job_goes_to_another_attempt(api, sweep):
     assert (known["status"], known["attempt"], known["progress"]) == ("pending", 1, 0)
     for late in (await api.progress(job), await api.finish(job), await api.finish(job, "released")):
         assert (late.status_code, late.json()["code"]) == (409, "stale_attempt")
+    api.make_due(job)
     assert (await api.claim(job)).json()["attempt"] == 2
     assert (await api.finish(job)).json()["code"] == "stale_attempt"
     assert (await api.finish(job, attempt=2)).json()["status"] == "completed"
@@ -47,6 +48,7 @@ async def test_a_silent_workers_job_goes_to_another_attempt(api, sweep):
 async def test_a_job_whose_worker_is_lost_every_time_fails(api, sweep):
     job = await api.job()
     for attempt in (1, 2, 3):
+        api.make_due(job)
         assert (await api.claim(job)).json()["attempt"] == attempt
         api.let_lease_end(job)
         await sweep()
@@ -55,6 +57,21 @@ async def test_a_job_whose_worker_is_lost_every_time_fails(api, sweep):
     assert (await api.claim(job)).status_code == 409
     await sweep()
     assert await api.read(job) == known
+
+
+async def test_jobs_of_a_dead_worker_begin_again_apart(api, sweep):
+    """One of them may have killed it."""
+    order = await api.order()
+    for job in [await api.made("/api/v1/jobs", order) for _ in range(6)]:
+        await api.claim(job)
+        api.let_lease_end(job)
+    await sweep()
+    waits = [
+        row["seconds"]
+        for row in api.sql("SELECT extract(epoch FROM run_after - now()) AS seconds FROM generation_jobs")
+    ]
+    assert len(set(waits)) == 6
+    assert all(-1 < wait <= 2 for wait in waits)
 
 
 async def test_no_lease_ends_in_the_first_lease_after_a_start(api, app, sweep):

@@ -11,6 +11,7 @@ from jobs_service import jobs, moves
 from jobs_service.backlog import Backlog
 from jobs_service.jobs import Admitted
 from triton_common.db import Database, DatabaseUnavailable
+from triton_common.messages import RunJob
 from triton_common.queue.base import QueueUnavailable, TaskQueue
 
 TURN: Final = 1.0  # seconds after which it looks for itself: other processes submit and finish too
@@ -58,15 +59,14 @@ class Dispatcher:
         """Send the messages again of all jobs that should have been claimed by now; of all, when the queue lost them."""
         try:
             incarnation = await self._queue.incarnation()
+            if incarnation != self._incarnation:
+                await jobs.all_lost(self._database)
+                self._incarnation = incarnation
+            while admitted := await jobs.due_again(self._database, queued=await self._queue.waiting(RunJob.queue)):
+                if not await self._send(admitted):
+                    return
         except QueueUnavailable:
             self._note(reachable=False)
-            return
-        if incarnation != self._incarnation:
-            await jobs.all_lost(self._database)
-            self._incarnation = incarnation
-        while admitted := await jobs.due_again(self._database):
-            if not await self._send(admitted):
-                return
 
     async def _send(self, admitted: list[Admitted]) -> bool:
         """Whether the queue took them all; those it did not take are due again."""

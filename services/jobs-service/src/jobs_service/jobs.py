@@ -385,9 +385,10 @@ async def admit(database: Database, *, per_client: int) -> list[Admitted]:
     return _in_order(admitted)
 
 
-async def due_again(database: Database) -> list[Admitted]:
-    """Up to moves.BATCH jobs whose message nobody has taken for a while; from now on they count as sent again."""
-    return _in_order(await rows(database, moves.RESEND, {}))
+async def due_again(database: Database, *, queued: int) -> list[Admitted]:
+    """Up to moves.BATCH jobs whose message nobody has taken for a while, when no more than `queued` messages wait in the
+    queue, which are too few for all; from now on they count as sent again."""
+    return _in_order(await rows(database, moves.RESEND, {"queued": queued}))
 
 
 def _in_order(admitted: list[Row]) -> list[Admitted]:

@@ -255,7 +255,8 @@ STOP_IF_ASKED: Final = _move(
 
 LEASE_LOST: Final = _move(
     "'lease_lost'",
-    f"{_BACK}, outcome = NULL, run_after = now()",
+    # not all at once: one of them may be what killed the worker, and would take the others along each time
+    f"{_BACK}, outcome = NULL, run_after = now() + random() * interval '0.5 seconds' * 4 ^ least(attempt, 4)",
     _swept(f"{_LEASE_OVER} AND cancel_requested_at IS NULL AND attempt < max_attempts", order="lease_expires_at"),
     message="'The worker fell silent; another attempt follows.'",
 )
@@ -321,13 +322,14 @@ UPDATE generation_jobs AS job SET dispatches = 1, dispatch_at = now() + interval
 FROM chosen WHERE job.id = chosen.id AND {_WAITING}
 RETURNING job.id, request_id, traceparent, priority, place"""  # noqa: S608  constants
 
-# A message is repeated after 2, 2, 4, 8 and then every 10 seconds for as long as nobody claims the job: one that waits
-# behind others is doubled a few times, one that a worker took with it when it died is missed for ten seconds at most.
-# There are no more of them than clients may have jobs in flight.
+# A message that nobody has taken for 2, 2, 4, 8 and then every 10 seconds is sent again, unless as many wait in the queue as
+# there are jobs to claim: then it waits behind others. One that a worker took with it when it died is so missed for ten
+# seconds at most, and the queue is no longer than twice what clients may have in flight.
 RESEND: Final = f"""
 UPDATE generation_jobs AS job SET dispatches = dispatches + 1,
   dispatch_at = now() + least(interval '2 seconds' * 2 ^ least(dispatches - 1, 10), interval '10 seconds')
 WHERE {_swept("status = 'pending' AND dispatch_at <= now()", order="dispatch_at")}
+  AND (SELECT count(*) FROM generation_jobs WHERE status = 'pending' AND dispatch_at IS NOT NULL) > %(queued)s
 RETURNING id, request_id, traceparent, priority, 2 AS place"""  # noqa: S608  a constant
 NOT_SENT: Final = """
 UPDATE generation_jobs SET dispatch_at = now(), dispatches = 1

@@ -78,6 +78,10 @@ class TaskQueue(ABC):
         """A token that changes when the queue may have lost what it held; whoever sees another one sends again."""
 
     @abstractmethod
+    async def waiting(self, queue: str) -> int:
+        """How many tasks wait in a queue for a worker."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Let go of all connections."""
 

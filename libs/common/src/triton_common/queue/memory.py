@@ -30,7 +30,7 @@ class MemoryTaskQueue(TaskQueue):
         """Everything ever sent."""
         self._functions: dict[str, Callable[..., Any]] = {}
         self._status: dict[str, TaskStatus] = {}
-        self._waiting: list[tuple[int, int, str, Callable[..., Any], Mapping[str, Any]]] = []
+        self._waiting: list[tuple[int, int, str, str, Callable[..., Any], Mapping[str, Any]]] = []
         self._number = itertools.count()
         self._incarnation = str(uuid4())
         self._running: set[asyncio.Task[None]] = set()
@@ -53,7 +53,7 @@ class MemoryTaskQueue(TaskQueue):
             self.sent.append(Sent(queue, task, task_id, payload, priority))
             self._status[task_id] = TaskStatus.PENDING
             if task in self._functions:
-                waiting = (priority, next(self._number), task_id, self._functions[task], payload)
+                waiting = (priority, next(self._number), queue, task_id, self._functions[task], payload)
                 heapq.heappush(self._waiting, waiting)
                 running = asyncio.create_task(self._run_next())
                 self._running.add(running)
@@ -89,6 +89,10 @@ class MemoryTaskQueue(TaskQueue):
     async def incarnation(self) -> str:
         """Another after `lose()`."""
         return self._incarnation
+
+    async def waiting(self, queue: str) -> int:
+        """Of those that will run."""
+        return sum(task[2] == queue for task in self._waiting)
 
     async def close(self) -> None:
         """Wait for what runs."""
