@@ -15,10 +15,10 @@ LIFETIME: Final = 3600  # seconds that a worker's token lasts
 DAY: Final = 86_400
 
 
-def token_of(role: str, *, lifetime: int = DAY) -> str:
-    """A token of somebody with this role, bound to no client."""
+def token_of(role: str, *, client_id: str | None = None, lifetime: int = DAY) -> str:
+    """A token of somebody with this role."""
     scope = " ".join(sorted(SCOPES_OF_ROLE[role]))
-    return access_token({"role": role, "scope": scope, "exp": int(time.time()) + lifetime})
+    return access_token({"role": role, "scope": scope, "client_id": client_id, "exp": int(time.time()) + lifetime})
 
 
 class _Handler(BaseHTTPRequestHandler):
