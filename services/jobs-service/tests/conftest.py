@@ -168,7 +168,9 @@ class Api:
 
     def sql(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         """Past the service, at the database: to look, and to let time pass."""
-        with psycopg.connect(self.database_url, autocommit=True, row_factory=dict_row) as connection:
+        # the app's tasks wait meanwhile, with what they have locked
+        waiting = "-c lock_timeout=10s"
+        with psycopg.connect(self.database_url, autocommit=True, row_factory=dict_row, options=waiting) as connection:
             cursor = connection.execute(statement.encode(), values)
             return cursor.fetchall() if cursor.description else []
 

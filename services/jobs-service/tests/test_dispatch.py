@@ -30,7 +30,7 @@ class Queue(MemoryTaskQueue):
             raise self.errors.pop(0)
         return self.life
 
-    async def waiting(self, queue):
+    async def waiting(self, _):
         return self.long
 
     def take(self):

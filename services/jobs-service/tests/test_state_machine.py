@@ -1,5 +1,5 @@
-"""Any order of submits, claims, reports, ends, cancels, retries, lost leases, passed time limits and doubled messages makes
-legal moves only."""
+"""Any order of submits, claims, reports, ends, cancels, retries, lost leases, passed time limits and doubled messages
+makes legal moves only."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

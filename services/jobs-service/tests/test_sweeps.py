@@ -194,11 +194,11 @@ class Turns(Backlog):
         super().__init__(limit=1)
         self.taken = asyncio.Event()
 
-    def counted(self, pending):
+    def counted(self, _):
         self.taken.set()
 
 
-async def test_the_loop_survives_a_database_that_is_away(api, postgres_url, monkeypatch):
+async def test_the_loop_survives_a_database_that_is_away(postgres_url, monkeypatch):
     starts, real_now = [], jobs.now
     troubles = [OSError("a bug"), None, None]
 

@@ -25,6 +25,8 @@ def upgrade() -> None:
     op.alter_column(TABLE, "dispatch_at", nullable=True, server_default=None)
     for name, condition in CHECKS.items():
         op.create_check_constraint(op.f(f"ck_{TABLE}_{name}"), TABLE, condition)
+    # a lease is renewed all the time: an index on its end would be written each time, and all others with it
+    op.drop_index("ix_generation_jobs_leases", table_name=TABLE, postgresql_where=sa.text("status = 'processing'"))
     op.create_index(
         "ix_generation_jobs_deadlines",
         TABLE,
@@ -49,9 +51,12 @@ def downgrade() -> None:
     """Take back."""
     for name in ("in_flight", "waiting", "deadlines"):
         op.drop_index(f"ix_generation_jobs_{name}", table_name=TABLE)
+    op.create_index(
+        "ix_generation_jobs_leases", TABLE, ["lease_expires_at"], postgresql_where=sa.text("status = 'processing'")
+    )
     for name in CHECKS:
         op.drop_constraint(op.f(f"ck_{TABLE}_{name}"), TABLE)
-    op.execute(f"UPDATE {TABLE} SET dispatch_at = now() WHERE dispatch_at IS NULL")
+    op.execute("UPDATE generation_jobs SET dispatch_at = now() WHERE dispatch_at IS NULL")
     op.alter_column(TABLE, "dispatch_at", nullable=False, server_default=sa.text("now()"))
     for column in ("claim_id", "deadline_at", "series", "time_limit_seconds", "priority"):
         op.drop_column(TABLE, column)

@@ -56,7 +56,7 @@ class Dispatcher:
                 return
 
     async def resend(self) -> None:
-        """Send the messages again of all jobs that should have been claimed by now; of all, when the queue lost them."""
+        """Send messages again: of jobs that should have been claimed by now; of all, when the queue has lost them."""
         try:
             incarnation = await self._queue.incarnation()
             if incarnation != self._incarnation:

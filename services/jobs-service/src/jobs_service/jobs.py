@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, assert_never
 from uuid import UUID
 
-from psycopg import AsyncConnection
+from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg.rows import dict_row
 from uuid_utils.compat import uuid7
 
 from jobs_service import idempotency, moves
@@ -258,8 +259,10 @@ async def cancel_many(database: Database, job_ids: Sequence[UUID], *, principal:
 async def retry_many(
     database: Database, backlog: Backlog, known: Sequence[JobPublic], *, principal: Principal, policies: Policies
 ) -> int:
-    """Begin those of the jobs anew that can be, and whose client may have more; at most moves.BATCH of them. Answers how
-    many moved."""
+    """Begin those of the jobs anew that can be, and whose client may have more; at most moves.BATCH of them.
+
+    Answers how many moved.
+    """
     known = sorted(known, key=lambda job: job.id)
     values = _anew(known, backlog, see=principal.client_id, policies=policies)
     moved = await rows(database, moves.RETRY_ANEW, as_calls(values))
@@ -379,15 +382,17 @@ class Admitted(NamedTuple):
 
 async def admit(database: Database, *, per_client: int) -> list[Admitted]:
     """Up to moves.BATCH jobs more that may be in flight, in the order to send them; from now on they count as sent."""
-    async with connected(database) as connection, connection.transaction():
-        await connection.execute(moves.ADMISSION.encode())
-        admitted = await fetch(connection, moves.ADMIT, {"limit": per_client})
-    return _in_order(admitted)
+    async with connected(database) as connection, AsyncClientCursor(connection, row_factory=dict_row) as cursor:
+        await cursor.execute(moves.ADMIT.encode(), {"limit": per_client})
+        cursor.nextset()  # past the lock's
+        return _in_order(await cursor.fetchall())
 
 
 async def due_again(database: Database, *, queued: int) -> list[Admitted]:
-    """Up to moves.BATCH jobs whose message nobody has taken for a while, when no more than `queued` messages wait in the
-    queue, which are too few for all; from now on they count as sent again."""
+    """Up to moves.BATCH jobs whose message nobody has taken for a while; from now on they count as sent again.
+
+    None while as many messages are `queued` as there are jobs to claim: they only wait.
+    """
     return _in_order(await rows(database, moves.RESEND, {"queued": queued}))
 
 

@@ -96,7 +96,6 @@ class Job(Table, table=True):
         *_LISTS,
         # the sweeps look at live rows alone, however many are over
         Index("ix_generation_jobs_due", "dispatch_at", postgresql_where=text("status = 'pending'")),
-        Index("ix_generation_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'processing'")),
         Index(
             "ix_generation_jobs_deadlines", "deadline_at", postgresql_where=text("status IN ('pending', 'processing')")
         ),

@@ -12,12 +12,12 @@ A move is one UPDATE that names the state, and of a worker the attempt, it start
 event's webhook deliveries with it: who comes late, twice or second matches no row. `attempt` is the fencing token, one
 more with each claim. Times are Postgres' own, so nobody else's clock matters.
 
-Moves that somebody asks for take any number of calls, each for another job: `calls` is a JSON array of objects with `n`,
-`id` and what the move takes. They answer the rows that moved, each with its call's `n` (see statements.py). The sweeps'
-moves find their rows themselves.
+Moves that somebody asks for take any number of calls, each for another job: `calls` is a JSON array of objects with
+`n`, `id` and what the move takes. They answer the rows that moved, each with its call's `n` (see statements.py). The
+sweeps' moves find their rows themselves.
 
-A pending job waits for one of three things: to be due (`run_after`); to be admitted, while `dispatch_at` is null, because
-its client has enough jobs in flight; or for a worker, its message in the queue, sent again at `dispatch_at`.
+A pending job waits for one of three things: to be due (`run_after`); to be admitted, while `dispatch_at` is null,
+because its client has enough jobs in flight; or for a worker, its message in the queue, sent again at `dispatch_at`.
 """
 
 from typing import Final
@@ -25,8 +25,9 @@ from typing import Final
 from jobs_service.schemas import JobPublic
 
 BATCH: Final = 500  # rows a sweep locks at once
+ADMISSION_LOCK: Final = 5495021  # stands for nothing; the one of migrations is another
 
-# An endpoint that is deleted at this moment is passed over: KEY SHARE waits for it, where the foreign key would fail all.
+# An endpoint that is deleted at this moment is passed over: KEY SHARE waits for it; the foreign key would fail all.
 _DELIVERIES: Final = """
 , listening AS (
   SELECT endpoint.id AS endpoint_id, event.job_id, event.seq, event.kind, event.at
@@ -51,7 +52,7 @@ _DELIVERIES: Final = """
 
 
 def _calls(takes: str) -> str:
-    return f"call AS (SELECT * FROM jsonb_to_recordset(%(calls)s::jsonb) AS call (n int, id uuid, {takes}))"
+    return f"call AS (SELECT * FROM jsonb_to_recordset(%(calls)s::jsonb) AS call (n int, id uuid, {takes}))"  # noqa: S608  as below
 
 
 def _move(
@@ -68,8 +69,8 @@ def _move(
 ) -> str:
     """A fenced UPDATE and its event, in one statement; answers the new row of each job that moved.
 
-    `calls` declares what each call brings; without it the move is a sweep's. `events` is how many events the move writes: 1,
-    or 0 where nothing changed that anybody wants to hear of.
+    `calls` declares what each call brings; without it the move is a sweep's. `events` is how many events the move
+    writes: 1, or 0 where nothing changed that anybody wants to hear of.
     """
     return f"""
 WITH {_calls(calls) + ", " if calls else ""}job AS (
@@ -152,7 +153,8 @@ CANCEL: Final = _move(
     "CASE status WHEN 'cancelled' THEN 'cancelled' ELSE 'cancel_requested' END",
     """status = CASE status WHEN 'pending' THEN 'cancelled' ELSE status END,
   finished_at = CASE status WHEN 'pending' THEN now() END, cancel_requested_at = now()""",
-    "status IN ('pending', 'processing') AND cancel_requested_at IS NULL AND (call.see IS NULL OR client_id = call.see)",
+    """status IN ('pending', 'processing') AND cancel_requested_at IS NULL
+    AND (call.see IS NULL OR client_id = call.see)""",
     calls="see uuid",
 )
 # The attempts go on counting, as they fence: an answer of the old series is older than any of the new.
@@ -212,7 +214,7 @@ COMPLETE: Final = _move(
     also=f"""{_DELIVERIES}, document AS (
   INSERT INTO documents (id, job_id, client_id, prospect_id, value_proposition_id, content)
   SELECT job.document_id, job.id, client_id, prospect_id, value_proposition_id, content FROM job JOIN call USING (n)
-)""",
+)""",  # noqa: S608  a constant
 )
 RETRY: Final = _move(
     "'retrying'",
@@ -293,12 +295,12 @@ TIME_OUT: Final = _move(
 
 # --- messages
 
-ADMISSION: Final = "SELECT pg_advisory_xact_lock(5495021)"  # one admits at a time; the number stands for nothing
-
 # Of each client's due jobs as many as it may still have in flight, by priority and age. The recursion is a loose index
-# scan: one step a client, however many jobs of it wait. `place` is the job's among its client's in flight: 1 goes into the
-# lane that overtakes, so a client's first job does not wait behind another's thousand.
+# scan: one step a client, however many jobs wait. `place` is the job's among its client's in flight: 1 goes into the
+# lane that overtakes, so a client's first job does not wait behind another's thousand. One admits at a time: two
+# statements in one message are one transaction, and the second sees what was committed before it got the lock.
 ADMIT: Final = f"""
+SELECT pg_advisory_xact_lock({ADMISSION_LOCK});
 WITH RECURSIVE waiting AS (
   (SELECT client_id FROM generation_jobs WHERE {_WAITING} ORDER BY client_id LIMIT 1)
   UNION ALL
@@ -322,9 +324,9 @@ UPDATE generation_jobs AS job SET dispatches = 1, dispatch_at = now() + interval
 FROM chosen WHERE job.id = chosen.id AND {_WAITING}
 RETURNING job.id, request_id, traceparent, priority, place"""  # noqa: S608  constants
 
-# A message that nobody has taken for 2, 2, 4, 8 and then every 10 seconds is sent again, unless as many wait in the queue as
-# there are jobs to claim: then it waits behind others. One that a worker took with it when it died is so missed for ten
-# seconds at most, and the queue is no longer than twice what clients may have in flight.
+# A message that nobody has taken for 2, 2, 4, 8 and then every 10 seconds is sent again, unless as many wait in the
+# queue as there are jobs to claim: then it waits behind others. One that a dead worker took with it is so missed
+# for ten seconds at most, and the queue is no longer than twice what clients may have in flight.
 RESEND: Final = f"""
 UPDATE generation_jobs AS job SET dispatches = dispatches + 1,
   dispatch_at = now() + least(interval '2 seconds' * 2 ^ least(dispatches - 1, 10), interval '10 seconds')

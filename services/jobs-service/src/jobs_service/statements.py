@@ -77,10 +77,10 @@ async def fetch(connection: AsyncConnection[Row], statement: str, values: Mappin
 
 
 class Batch:
-    """Calls of one statement: while it runs, calls wait, and go together in its next run. Nobody waits for company: a call
-    that comes alone runs alone, at once.
+    """Calls of one statement: while it runs, calls wait, and go together in its next run. Nobody waits for company: a
+    call that comes alone runs alone, at once.
 
-    The statement takes `calls`, a JSON array of objects with the number `n`, and answers rows with the `n` they are for.
+    The statement takes `calls`, a JSON array of objects with the number `n`, and answers rows with their call's `n`.
     A move changes a row just once a run, so a second call for the same job waits for the next; `shared`, for what only
     reads, has them share an answer.
     """
