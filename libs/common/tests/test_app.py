@@ -39,6 +39,17 @@ async def test_body_that_is_not_utf8_is_malformed(http):
     assert (answer.status_code, answer.json()["code"]) == (422, "malformed_json")
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+async def test_a_body_that_is_not_said_to_be_json_is_told_what_it_should_be(http, kind):
+    answer = await http.post("/widgets", content=b'{"name": "ok"}', headers={"content-type": kind} if kind else {})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_content")
+    assert "application/json" in answer.json()["message"]
+    document = (await http.get("/openapi.json")).json()
+    assert "415" in document["paths"]["/widgets"]["post"]["responses"]
+    wrong = await http.post("/widgets", json="a string")
+    assert (wrong.status_code, wrong.json()["details"][0]["issue"]) == (422, "Input should be an object")
+
+
 async def test_crash_can_be_read_by_a_browsers_application(http):
     answer = await http.get("/crash", headers={"Origin": "https://app.example"})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (500, "https://app.example")

@@ -84,6 +84,12 @@ async def test_parameters_are_refused_whatever_they_hold(api, parameters, field)
     assert answer.json()["details"][0]["field"] == f"body.parameters{field}"
 
 
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"job_type": ' + b"1" * 5000 + b"}"])
+async def test_a_body_that_no_parser_takes_is_malformed(api, body):
+    answer = await api.call("POST", "/api/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "malformed_json")
+
+
 async def test_every_parameter_that_is_not_valid_is_named(api):
     answer = await api.post("/api/v1/jobs", await api.order(parameters={"horizon_months": 0, "colour": "red"}))
     assert answer.status_code == 422

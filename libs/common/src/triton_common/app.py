@@ -24,9 +24,11 @@ from triton_common.auth import TokenVerifier, remote_keys
 from triton_common.errors import (
     AppError,
     ContentTooLarge,
+    UnsupportedContent,
     install_error_handlers,
     internal_error_response,
     problem_response,
+    problems,
 )
 from triton_common.hot import HotPath, hot_routes
 from triton_common.logging import configure_logging, log_context, log_request
@@ -114,13 +116,15 @@ def create_app(
 
 
 class _Service(FastAPI):
-    """FastAPI, whose document says that a problem goes out as problem+json."""
+    """FastAPI, whose document says that a problem goes out as problem+json, and what becomes of a body that is no JSON."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             document = super().openapi()
             for path in document["paths"].values():
                 for operation in path.values():
+                    if "application/json" in operation.get("requestBody", {}).get("content", {}):
+                        operation["responses"].setdefault("415", problems(UnsupportedContent)[415])
                     for answer in operation.get("responses", {}).values():
                         content = answer.get("content", {})
                         if content.get("application/json", {}).get("schema") == Problem.ref():

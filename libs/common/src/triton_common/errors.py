@@ -21,7 +21,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -204,17 +204,39 @@ async def _on_app_error(_: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
-async def _on_validation_error(_: Request, error: Exception) -> Response:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  what the handler is registered for
     first = error.errors()[0] if error.errors() else {}
     if first.get("type") == "json_invalid":
-        return await _on_app_error(_, MalformedJson(f"The body is not JSON: {first.get('ctx', {}).get('error', '')}"))
+        malformed = MalformedJson(f"The body is not JSON: {first.get('ctx', {}).get('error', '')}")
+        return await _on_app_error(request, malformed)
+    if first.get("type") == "model_attributes_type" and first["loc"] == ("body",) and not _says_json(request):
+        return await _on_app_error(request, UnsupportedContent("Send the body as Content-Type: application/json."))
     # pydantic's `input` is left out: it may hold a secret or a member's data
     details = [
-        ProblemDetail(field=".".join(str(part) for part in e["loc"]), issue=e["msg"], code=e["type"])
+        ProblemDetail(field=".".join(str(part) for part in e["loc"]), issue=_issue(e), code=e["type"])
         for e in error.errors()
     ]
-    return await _on_app_error(_, ValidationFailed("Correct the fields named in details.", details=details))
+    return await _on_app_error(request, ValidationFailed("Correct the fields named in details.", details=details))
+
+
+def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _issue(error: Mapping[str, Any]) -> str:
+    """What is wrong, in the words of JSON where pydantic has those of Python."""
+    return _IN_JSON.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+
+
+_IN_JSON: Final = {
+    "model_attributes_type": "Input should be an object",
+    "dict_type": "Input should be an object",
+    "set_type": "Input should be an array",
+    "frozen_set_type": "Input should be an array",
+    "list_type": "Input should be an array",
+}
 
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
@@ -223,6 +245,8 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
     cls = by_status.get(error.status_code, Internal if error.status_code >= 500 else BadRequest)
     if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, UnicodeDecodeError):
         return await _on_app_error(_, MalformedJson("The body is not UTF-8."))
+    if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, RecursionError | ValueError):
+        return await _on_app_error(_, MalformedJson("The body is nested too deep, or has a number that is too long."))
     ours = cls(_NO_ROUTE if cls is NotFound else str(error.detail))
     ours.headers = dict(error.headers or {}) | dict(cls.headers)  # type: ignore[misc]  # of this answer: Allow, on a 405
     return await _on_app_error(_, ours)
