@@ -108,12 +108,17 @@ async def engine(run: Run) -> None:
         if one.seen:
             table.add_row("  … until GET says so", *(f"{1000 * value:.1f}" for value in percentiles(one.seen)))
     console.print(table)
-    table = Table("MiB", "processes, their children included", "in all")
+    table = Table("processor ms a job, submission to done", "in all", "of which")
+    for name, one in speeds.items():
+        parts = ", ".join(f"{part} {1000 * seconds:.2f}" for part, seconds in one.computed.items())
+        table.add_row(name, f"{1000 * sum(one.computed.values()):.2f}", parts)
+    console.print(table)
+    table = Table("memory, MiB", "in all", "of which, children included")
     for name, one in speeds.items():
         parts = ", ".join(f"{part} {size / MIB:.0f}" for part, size in one.memory.items())
-        table.add_row(name, parts, f"{sum(one.memory.values()) / MIB:.0f}")
+        table.add_row(name, f"{sum(one.memory.values()) / MIB:.0f}", parts)
     console.print(table)
-    for name in ("Triton", "Triton, client unlimited"):
+    for name in (name for name in speeds if name.startswith("Triton")):
         drained = median(speeds[name].drained)
         run.goals.append(Goal(f"drain / raw Celery ({name})", drained / median(celery.drained), at_least=1.0))
         run.goals.append(Goal(f"drain / procrastinate ({name})", drained / median(procrastinate.drained), at_least=2.0))
@@ -249,7 +254,8 @@ def main(
     )
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(main)
+
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
     app()

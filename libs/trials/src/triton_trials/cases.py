@@ -68,9 +68,18 @@ def case(run: Callable[[Trial, Size], Awaitable[None]]) -> Callable[[Trial, Size
 
 async def replaced(part: Part, number: Signals) -> None:
     """End a part by a signal, and start it again."""
-    part.tell(number)
-    await part.ended()
-    await part.start()
+    await all_replaced([part], number)
+
+
+async def all_replaced(parts: Sequence[Part], number: Signals) -> None:
+    """End parts by a signal, all at once, and start them again."""
+    for part in parts:
+        part.tell(number)
+    for part in parts:
+        await part.ended()
+        part.spawn()
+    for part in parts:
+        await part.ready()
 
 
 @asynccontextmanager
@@ -93,38 +102,32 @@ async def load(trial: Trial, jobs: int, *, clients: int = 3, rate: float = 100.0
 
 
 @asynccontextmanager
-async def only_workers(platform: Platform, *settings: Mapping[str, str]) -> AsyncIterator[None]:
-    """In place of the platform's own workers, these."""
-    usual = platform.workers
-    for worker in usual:
-        await worker.stop()
-    platform.workers = []
+async def more_workers(platform: Platform, *settings: Mapping[str, str]) -> AsyncIterator[list[Part]]:
+    """Beside the platform's own workers, one with each of these settings."""
+    usual = list(platform.workers)
     others = [platform.add_worker(**one) for one in settings]
     try:
-        for worker in others:
-            await worker.ready()
-        yield
+        await asyncio.gather(*(worker.ready() for worker in others))
+        yield others
     finally:
         for worker in others:
             worker.kill()
         platform.workers = usual
-        for worker in usual:
-            await worker.start()
 
 
 @asynccontextmanager
 async def other_settings(platform: Platform, **settings: str) -> AsyncIterator[None]:
     """The same jobs-services with these settings."""
-    usual = [dict(service.environment) for service in platform.services]
+    usual = [service.environment for service in platform.services]
     for service in platform.services:
-        service.environment |= settings
-        await replaced(service, SIGTERM)
+        service.environment = service.environment | settings
+    await all_replaced(platform.services, SIGTERM)
     try:
         yield
     finally:
         for service, environment in zip(platform.services, usual, strict=True):
             service.environment = environment
-            await replaced(service, SIGTERM)
+        await all_replaced(platform.services, SIGTERM)
 
 
 @asynccontextmanager
@@ -206,15 +209,18 @@ async def redis_killed(trial: Trial, size: Size) -> None:
 
 @case
 async def redis_half_open(trial: Trial, size: Size) -> None:
-    """Every connection of the worker to Redis dies without a word; new ones work."""
+    """Every connection of the workers to Redis dies without a word; new ones work."""
     platform = trial.platform
-    async with (
-        Proxy(lambda: [platform.redis_address]) as link,
-        only_workers(platform, {"TASK_QUEUE_URL": platform.redis_url_at(link.port)}),
-        load(trial, size.jobs),
-    ):
-        await trial.until_working()
-        link.forget()
+    async with Proxy(lambda: [platform.redis_address]) as link:
+        settings = {"TASK_QUEUE_URL": platform.redis_url_at(link.port)}
+        async with more_workers(platform, settings, settings):
+            for worker in platform.workers[:WORKERS]:
+                await worker.stop()
+            async with load(trial, size.jobs):
+                await trial.until_working()
+                link.forget()
+        for worker in platform.workers:
+            await worker.start()
 
 
 @case
@@ -234,13 +240,7 @@ async def services_stopped(trial: Trial, size: Size) -> None:
     async with load(trial, size.jobs):
         for number in range(size.times):
             await replaced(services[number % len(services)], (SIGTERM, SIGKILL)[number % 2])
-        for service in services:
-            service.tell(SIGKILL)
-        for service in services:
-            await service.ended()
-            service.spawn()
-        for service in services:
-            await service.ready()
+        await all_replaced(services, SIGKILL)
 
 
 @case
@@ -275,9 +275,10 @@ async def finish_delayed(trial: Trial, size: Size) -> None:
 async def clocks_skewed(trial: Trial, size: Size) -> None:
     """One worker's clock is an hour ahead, another's an hour behind: nobody asks them."""
     trial.forbidden.add("lease_lost")
-    ahead, behind = {"TRIALS_CLOCK_SKEW": "3600"}, {"TRIALS_CLOCK_SKEW": "-3600"}
-    async with only_workers(trial.platform, ahead, behind), load(trial, size.jobs):
-        await trial.until_working()
+    hour = {"TRIALS_CLOCK_SKEW": "3600"}, {"TRIALS_CLOCK_SKEW": "-3600"}
+    async with more_workers(trial.platform, *hour) as workers, load(trial, size.jobs):
+        for worker in workers:
+            await trial.until_working(worker)
 
 
 @case
@@ -312,10 +313,12 @@ async def worker_poisoned(trial: Trial, size: Size) -> None:
 async def queue_filled(trial: Trial, size: Size) -> None:
     """A client submits more than it may have waiting: 429 with Retry-After, and all is accepted in the end."""
     async with other_settings(trial.platform, JOBS_MAX_PENDING_PER_CLIENT=str(size.jobs)):
-        await trial.add_client()
-        async with only_workers(trial.platform), trial.accident():
-            submitting = asyncio.create_task(trial.submit(3 * size.jobs, rate=300))
+        await trial.add_client("1000 ms")
+        async with trial.accident():
+            refused = asyncio.Event()
+            submitting = asyncio.create_task(trial.submit(2 * size.jobs, rate=300, until=refused))
             told = await trial.until_refused()
+            refused.set()
         await submitting
         await trial.until_over()
     trial.note = f"Retry-After: {told}"

@@ -95,6 +95,13 @@ def main(
     cases = [CASES[name] for name in names] if names else list(CASES.values())
     folder = Path(tempfile.mkdtemp(prefix="triton-chaos-"))
     verdicts = asyncio.run(run(cases, SHORT if short else LONG, folder))
+    if not told(verdicts, folder / "logs"):
+        sys.exit(1)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def told(verdicts: Sequence[Verdict], logs: Path) -> bool:
+    """Print the table; whether all went well."""
     console.print()
     console.print(table_of(verdicts))
     console.print(
@@ -102,13 +109,14 @@ def main(
         "resumed: from the accident's end to the next claim. retaken: the longest from an attempt's last sign of life"
         " to the next attempt."
     )
-    if any(verdict.violations for verdict in verdicts):
-        console.print(f"\nThe logs are in {folder / 'logs'}", style="red")
-        sys.exit(1)
-    shutil.rmtree(folder, ignore_errors=True)
+    well = not any(verdict.violations for verdict in verdicts)
+    if not well:
+        console.print(f"\nThe logs are in {logs}", style="red")
+    return well
 
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(main)
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
     app()

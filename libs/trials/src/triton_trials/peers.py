@@ -80,6 +80,15 @@ class Peer(ABC):
             found[part.name] = sum(_own(one) for one in (process, *process.children(recursive=True)))
         return found
 
+    def processor_time(self) -> dict[str, float]:
+        """Seconds that each of its processes, and the servers, have computed so far."""
+        found = {}
+        for part in (*self.parts, self.platform.postgres, self.platform.redis):
+            process = psutil.Process(part.pid)
+            times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+            found[part.name] = sum(one.user + one.system for one in times)
+        return found
+
     def _part(self, name: str, command: list[str], environment: Mapping[str, str], ready: str) -> Part:
         """A worker that says in its log when it is ready."""
         log = self.platform.logs / f"{name}.log"

@@ -28,6 +28,8 @@ class Speed:
     seen: list[float] = field(default_factory=list)
     loaded: list[float] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
+    computed: dict[str, float] = field(default_factory=dict)
+    """Seconds a job, of each process: what a busy machine does not change."""
 
 
 async def measure(platform: Platform, *, jobs: int, rounds: int, say: Callable[[str], None]) -> dict[str, Speed]:
@@ -48,11 +50,13 @@ async def _turn(kind: type[Peer], platform: Platform, speed: Speed, *, jobs: int
         await peer.start_workers()
         speed.drained.append(drain_rate((await peer.all_done()).values()))
 
+        computed = peer.processor_time()
         before, sent = set(peer.ids), time.time()
         await peer.submit(jobs)
         done = await peer.all_done()
         last = max(at for one, at in done.items() if one not in before)
         speed.through.append(jobs / (last - sent))
+        speed.computed = {name: (at - computed[name]) / jobs for name, at in peer.processor_time().items()}
         speed.memory = peer.memory()
         if latencies:
             speed.idle += await _latencies(peer, rate=IDLE_RATE, count=max(20, jobs // 20))

@@ -1,0 +1,65 @@
+"""The benchmark runs from end to end on a handful of jobs. What it measures then means nothing."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from triton_common.testing import WORKSPACE
+from triton_trials import bench, reads, speed, twins
+from triton_trials.bench import QUICK, Goal
+from triton_trials.peers import Procrastinate, RawCelery, Triton
+from triton_trials.speed import drain_rate, percentiles
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_everything_is_measured_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "bench")
+    monkeypatch.setattr(speed, "PEERS", (RawCelery, Procrastinate, Triton))  # one Triton is enough
+    monkeypatch.setattr(bench, "QUICK", replace(QUICK, jobs=50, rows=1_500, asked=2, lost=50))
+    done = CliRunner().invoke(bench.app, ["jobs", "--quick"])
+    assert done.exit_code == 0, done.output
+    assert "Goals" in done.output
+    [file] = (tmp_path / "bench").iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["engine"].keys() == {"Celery", "procrastinate", "Triton"}
+    assert kept["read"].keys() >= {"GET /jobs/{id}", "bare FastAPI"}
+    assert len(kept["page"]) == 2 * len(reads.FILTERS)
+    assert kept["lost"]["jobs"] == 50
+    assert all(goal["value"] > 0 for goal in kept["goals"])
+
+
+def test_without_a_name_it_lists_what_there_is():
+    done = CliRunner().invoke(bench.app, [])
+    assert done.exit_code == 0
+    assert done.output.startswith("jobs")
+    assert CliRunner().invoke(bench.app, ["nothing"]).exit_code == 2
+
+
+def test_the_twin_is_as_large_as_a_job():
+    document = json.loads((WORKSPACE / "docs" / "openapi" / "jobs-service.json").read_text())
+    assert twins.Job.model_fields.keys() == document["components"]["schemas"]["JobPublic"]["properties"].keys()
+
+
+def test_the_first_tenth_is_no_part_of_a_drain_rate():
+    assert drain_rate([0.0, *(10 + number / 100 for number in range(10))]) == pytest.approx(100)
+
+
+def test_percentiles():
+    assert percentiles(range(101)) == (50, 95, 99)
+
+
+def test_goals():
+    assert Goal("", 1.0, at_least=1.0).met
+    assert not Goal("", 0.9, at_least=1.0).met
+    assert not Goal("", 1.1, at_most=1.0).met
+
+
+def test_a_page_of_a_small_table_that_has_too_few_is_no_measure():
+    pages = [
+        {"filter": "none", "who": "staff", "items": [50, 50], "p95": [0.004, 0.006]},
+        {"filter": "status=failed", "who": "staff", "items": [3, 50], "p95": [0.001, 0.006]},
+    ]
+    assert [ratio for _, ratio in reads.compared(pages)] == [pytest.approx(1.5), pytest.approx(1.5)]
