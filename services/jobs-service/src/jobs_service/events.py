@@ -53,10 +53,21 @@ async def history(session: AsyncSession, job_id: UUID, *, limit: int, cursor: st
 
 
 def _after(cursor: str | None) -> int:
-    [seq] = decode_cursor(cursor, length=1) if cursor is not None else ["0"]
-    if not (seq.isascii() and seq.isdigit() and len(seq) <= 10 and int(seq) <= LAST_SEQ):
+    [text] = decode_cursor(cursor, length=1) if cursor is not None else ["0"]
+    seq = _seq(text)
+    if seq is None:
         raise InvalidCursor
-    return int(seq)
+    return seq
+
+
+def last_seen(last_event_id: str) -> int:
+    """The event that a reader of a stream names as its last; 0, before the first, when it names none that could be."""
+    return _seq(last_event_id) or 0
+
+
+def _seq(text: str) -> int | None:
+    is_one = text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= LAST_SEQ
+    return int(text) if is_one else None
 
 
 async def position(database: Database, job_id: UUID, last_event_id: int) -> int | None:

@@ -179,8 +179,8 @@ async def read_events(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
     last_event_id: Annotated[
-        int, Header(alias="Last-Event-ID", ge=0, le=events.LAST_SEQ, description="A stream begins after this event")
-    ] = 0,
+        str, Header(alias="Last-Event-ID", description="A stream begins after this event; at the start if it is none")
+    ] = "",
 ) -> Response | Page[JobEventPublic]:
     """What happened to a job, oldest first; by Accept as a stream, which ends with the job.
 
@@ -190,7 +190,7 @@ async def read_events(
     await jobs.get(database, job_id, principal=principal)
     if accepted(request, "application/json", EVENT_STREAM) != EVENT_STREAM:
         return await events.history(session, job_id, limit=limit, cursor=cursor)
-    after = await events.position(database, job_id, last_event_id)
+    after = await events.position(database, job_id, events.last_seen(last_event_id))
     if after is None:
         return Response(status_code=status.HTTP_204_NO_CONTENT)  # which tells a browser to stop reconnecting
     return _Stream(
