@@ -102,10 +102,10 @@ def test_runs_are_not_due_where_none_follows():
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("", "0 fields"),
-        ("* * * *", "4 fields"),
-        ("0 0 0 1 1 *", "6 fields"),
-        ("0 0 0 1 1 * 2026", "7 fields"),
+        ("", "not 0: minute"),
+        ("* * * *", "not 4: minute"),
+        ("0 0 0 1 1 *", "not 6: minute"),
+        ("0 0 0 1 1 * 2026", "not 7: minute"),
         ("60 * * * *", "the minute '60'"),
         ("-1 * * * *", "the minute '-1'"),
         ("*/0 * * * *", "the minute '*/0'"),
@@ -167,6 +167,10 @@ def test_an_expression_is_searched_for_long_and_no_longer():
 def test_a_name_that_is_no_timezones(name: str):
     with pytest.raises(cron.InvalidTimezone):
         cron.check_timezone(name)
+
+
+def test_utc_may_be_written_small():
+    assert cron.check_timezone("utc") == "UTC"
 
 
 def test_timezones_are_known_where_the_machine_has_none():

@@ -65,7 +65,7 @@ def fire(api, app):
 
 
 async def test_create_answers_201_and_when_it_runs(api):
-    body = await plan(api, parameters={"horizon_months": 24}, priority="low")
+    body = await plan(api, parameters={"horizon_months": 24}, priority="low", time_limit_seconds=600)
     answer = await api.post(PATH, body)
     assert answer.status_code == 201
     made = answer.json()
@@ -92,8 +92,8 @@ async def test_a_schedule_is_of_its_prospects_client(api):
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({"cron": "0 6 * *"}, "cron", "there are 4 fields"),
-        ({"cron": "0 0 6 * * *"}, "cron", "there are 6 fields"),
+        ({"cron": "0 6 * *"}, "cron", "five fields are needed, not 4"),
+        ({"cron": "6"}, "cron", "five fields are needed, not 1"),
         ({"cron": "0 25 * * *"}, "cron", "the hour '25' is not valid: 0 to 23"),
         ({"cron": "0 0 31 2 *"}, "cron", "never fires"),
         ({"cron": "@reboot"}, "cron", "@reboot is not one of"),
@@ -108,6 +108,7 @@ async def test_a_schedule_is_of_its_prospects_client(api):
         ({"missed_runs": "some"}, "missed_runs", ""),
         ({"overlap": "queue"}, "overlap", ""),
         ({"priority": "urgent"}, "priority", ""),
+        ({"time_limit_seconds": 9}, "time_limit_seconds", ""),
         ({"job_type": "poem"}, "job_type", ""),
         ({"parameters": {"horizon_months": 25}}, "parameters.horizon_months", ""),
         ({"name": ""}, "name", ""),
@@ -189,6 +190,8 @@ async def test_list_by_client_prospect_and_whether_enabled_in_pages(api):
     assert first == newest[:2]
     assert await ids(client_id=client["id"], limit=2, cursor=cursor) == (newest[2:], None)
     assert (await api.get(PATH, params={"cursor": "x"})).json()["code"] == "invalid_cursor"
+    answer = await api.get(PATH, params={"clientid": client["id"]})
+    assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "query.clientid")
 
 
 async def test_a_change_leaves_the_rest_and_plans_anew_only_when_the_plan_changes(api):
@@ -247,6 +250,19 @@ async def test_deleted_schedules_are_gone_and_their_jobs_stay(api, fire):
     kept = await api.read(job)
     assert (kept["schedule_id"], kept["scheduled_for"]) == (None, job["scheduled_for"])
     await fire()
+
+
+async def test_jobs_have_the_time_limit_of_their_schedule_or_the_usual_one(api, fire):
+    made = await scheduled(api, time_limit_seconds=600)
+    make_due(api, made)
+    await fire()
+    changed = await api.call("PATCH", f"{PATH}/{made['id']}", json={"time_limit_seconds": None})
+    assert changed.json()["time_limit_seconds"] is None
+    make_due(api, made)
+    await fire()
+    by_hand = (await api.post(f"{PATH}/{made['id']}/run")).json()
+    assert {job["time_limit_seconds"] for job in await jobs_of(api, made)} == {600, 1800}
+    assert by_hand["time_limit_seconds"] == 1800
 
 
 async def test_run_submits_a_job_beside_the_plan(api):

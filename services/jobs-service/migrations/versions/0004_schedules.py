@@ -28,6 +28,7 @@ def upgrade() -> None:
             "parameters", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'::jsonb"), nullable=False
         ),
         sa.Column("priority", PRIORITY, server_default="normal", nullable=False),
+        sa.Column("time_limit_seconds", sa.Integer(), nullable=True),
         sa.Column("created_by", sa.String(), nullable=False),
         sa.Column("cron", sa.String(), nullable=False),
         sa.Column("timezone", sa.String(), nullable=False),
@@ -40,6 +41,7 @@ def upgrade() -> None:
         sa.Column("last_error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.CheckConstraint("enabled = (next_run_at IS NOT NULL)", name=op.f("ck_schedules_next_run_when_enabled")),
         sa.CheckConstraint("missed_runs IN ('skip', 'one', 'all')", name=op.f("ck_schedules_missed_runs")),
+        sa.CheckConstraint("time_limit_seconds > 0", name=op.f("ck_schedules_time_limit")),
         sa.CheckConstraint("overlap IN ('allow', 'skip')", name=op.f("ck_schedules_overlap")),
         sa.ForeignKeyConstraint(["client_id"], ["clients.id"], name=op.f("fk_schedules_client_id_clients")),
         sa.ForeignKeyConstraint(["prospect_id"], ["prospects.id"], name=op.f("fk_schedules_prospect_id_prospects")),

@@ -51,9 +51,7 @@ def check(expression: str) -> str:
     if expression.strip().startswith("@"):
         raise InvalidCron(f"{expression.strip()} is not one of {', '.join(NICKNAMES)}")
     if len(parts) != len(_FIELDS):
-        raise InvalidCron(
-            f"there are {len(parts)} fields, not the five: minute, hour, day of month, month, day of week"
-        )
+        raise InvalidCron(f"five fields are needed, not {len(parts)}: minute, hour, day of month, month, day of week")
     for part, (name, alone, allowed) in zip(parts, _FIELDS, strict=True):
         try:
             CronSim(alone.format(part), datetime.now(UTC))
@@ -72,7 +70,9 @@ def _timezones() -> frozenset[str]:
 
 
 def check_timezone(name: str) -> str:
-    """The name. Raises InvalidTimezone."""
+    """The name, UTC's in any case. Raises InvalidTimezone."""
+    if name.upper() == "UTC":
+        return "UTC"
     if name not in _timezones():
         raise InvalidTimezone("this is no timezone's name: give one as Europe/Berlin, America/New_York or UTC")
     return name

@@ -270,6 +270,7 @@ class Schedule(Table, table=True):
     __table_args__ = (
         CheckConstraint("enabled = (next_run_at IS NOT NULL)", name="next_run_when_enabled"),
         CheckConstraint("missed_runs IN ('skip', 'one', 'all')", name="missed_runs"),
+        CheckConstraint("time_limit_seconds > 0", name="time_limit"),
         CheckConstraint("overlap IN ('allow', 'skip')", name="overlap"),
         Index(None, "client_id", "id"),
         Index(None, "prospect_id", "id"),
@@ -284,6 +285,7 @@ class Schedule(Table, table=True):
     job_type: str
     parameters: dict[str, Any] = Field(sa_type=JSONB, sa_column_kwargs={"server_default": text("'{}'::jsonb")})
     priority: JobPriority = Field(sa_type=PRIORITY, sa_column_kwargs={"server_default": JobPriority.NORMAL.value})
+    time_limit_seconds: int | None = None
     created_by: str
     cron: str
     timezone: str

@@ -1,10 +1,19 @@
 """What the public API takes and gives. What workers send and get is in triton_common.schemas."""
 
+import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from jobs_service import cron
@@ -29,6 +38,20 @@ def _utc(value: datetime) -> datetime:
 
 
 Time = Annotated[AwareDatetime, AfterValidator(_utc)]
+
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc3339(value: object) -> object:
+    # pydantic would take a number for seconds since 1970, or milliseconds when it is large
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    raise ValueError(
+        "give date, time and offset as RFC 3339 has them: 2026-11-22T18:30:00Z or 2026-11-22T18:30:00+01:00"
+    )
+
+
+GivenTime = Annotated[Time, BeforeValidator(_rfc3339)]
 Name = Annotated[Text, StringConstraints(max_length=200)]
 
 
@@ -75,15 +98,35 @@ Overlap = Annotated[
 ]
 
 
+TimeLimit = Annotated[
+    int | None,
+    Field(
+        ge=10,
+        le=86_400,
+        description="From its first start, attempts and pauses included; over it the job fails with timed_out. "
+        "Null for the usual of its type",
+    ),
+]
+
+
+class PageQuery(Schema):
+    """A page of a list; a parameter that is unknown is refused, so that a misspelt condition is not taken for none."""
+
+    limit: int = Field(default=50, ge=1, le=200, description="Items a page")
+    cursor: str | None = Field(default=None, max_length=500, description="next_cursor of the page before")
+
+
 class Update(Schema):
     """Base of PATCH bodies: a field that is left out stays as it is."""
 
+    nullable: ClassVar[frozenset[str]] = frozenset()
+
     @model_validator(mode="after")
     def something(self) -> "Update":
-        """At least one field, and none of them null."""
+        """At least one field, and null only where that means something."""
         if not self.model_fields_set:
             raise ValueError("name at least one field to change")
-        if any(getattr(self, field) is None for field in self.model_fields_set):
+        if any(getattr(self, field) is None for field in self.model_fields_set - self.nullable):
             raise ValueError("a field may be left out, not null")
         return self
 
@@ -173,13 +216,7 @@ class JobCreate(Schema):
     value_proposition_id: UUID
     parameters: JobParameters = JobParameters()
     priority: JobPriority = Field(default=JobPriority.NORMAL, description="Among the jobs of all clients that wait")
-    time_limit_seconds: int | None = Field(
-        default=None,
-        ge=10,
-        le=86_400,
-        description="From its first start, attempts and pauses included; over it the job fails with timed_out. "
-        "Null for the usual of its type",
-    )
+    time_limit_seconds: TimeLimit = None
 
 
 class JobPublic(Public):
@@ -220,18 +257,21 @@ class JobFilter(Schema):
     schedule_id: UUID | None = None
     job_type: Literal["value_proposition"] | None = None
     priority: JobPriority | None = None
-    created_after: Time | None = Field(default=None, description="From this moment on")
-    created_before: Time | None = Field(default=None, description="Up to this moment, without it")
+    created_after: GivenTime | None = Field(default=None, description="From this moment on")
+    created_before: GivenTime | None = Field(default=None, description="Up to this moment, without it")
     error_code: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{0,64}\*?$", min_length=1)] | None = Field(
         default=None, description="A code, or with a trailing * every code that begins so: model_*"
     )
 
 
-class JobQuery(JobFilter):
+class JobQuery(PageQuery, JobFilter):
     """A page of the jobs that meet a filter."""
 
-    limit: int = Field(default=50, ge=1, le=200, description="Items a page")
-    cursor: str | None = Field(default=None, max_length=500, description="next_cursor of the page before")
+
+class JobStatsQuery(Schema):
+    """Whose jobs are counted."""
+
+    client_id: UUID | None = None
 
 
 class JobSelection(JobFilter):
@@ -346,6 +386,18 @@ WebhookUrl = Annotated[
 Description = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
 
 
+class WebhookEndpointQuery(PageQuery):
+    """A page of webhook endpoints."""
+
+    client_id: UUID | None = None
+
+
+class WebhookDeliveryQuery(PageQuery):
+    """A page of what was sent to an endpoint."""
+
+    status: WebhookDeliveryStatus | None = None
+
+
 class WebhookEndpointCreate(Schema):
     """A new webhook endpoint of a client."""
 
@@ -407,6 +459,14 @@ class WebhookDeliveryPublic(Public):
     delivered_at: Time | None
 
 
+class ScheduleQuery(PageQuery):
+    """A page of the schedules that meet all conditions given."""
+
+    client_id: UUID | None = None
+    prospect_id: UUID | None = None
+    enabled: bool | None = None
+
+
 class ScheduleCreate(Schema):
     """Jobs to be submitted again and again. Prospect and value proposition belong to the same client."""
 
@@ -416,6 +476,7 @@ class ScheduleCreate(Schema):
     value_proposition_id: UUID
     parameters: JobParameters = JobParameters()
     priority: JobPriority = JobPriority.NORMAL
+    time_limit_seconds: TimeLimit = None
     cron: Cron
     timezone: Timezone = "UTC"
     missed_runs: MissedRuns = "one"
@@ -426,9 +487,12 @@ class ScheduleCreate(Schema):
 class ScheduleUpdate(Update):
     """A change of a schedule; `parameters` are replaced as a whole."""
 
+    nullable = frozenset({"time_limit_seconds"})
+
     name: Name | None = None
     parameters: JobParameters | None = None
     priority: JobPriority | None = None
+    time_limit_seconds: TimeLimit = None
     cron: Cron | None = None
     timezone: Timezone | None = None
     missed_runs: MissedRuns | None = None
@@ -464,6 +528,7 @@ class SchedulePublic(Public):
     job_type: str
     parameters: dict[str, Any]
     priority: JobPriority
+    time_limit_seconds: int | None
     cron: str
     timezone: str
     missed_runs: MissedRuns

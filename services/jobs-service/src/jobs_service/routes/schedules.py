@@ -18,11 +18,18 @@ from jobs_service.jobs import DifferentClients, QueueFull
 from jobs_service.models import Schedule
 from jobs_service.routes.state import ERRORS, BacklogDep, IdempotencyKeyHeader, SettingsDep
 from jobs_service.schedules import ScheduleNotFound, TooManySchedules
-from jobs_service.schemas import JobPublic, ScheduleCreate, ScheduleDetail, SchedulePublic, ScheduleUpdate
+from jobs_service.schemas import (
+    JobPublic,
+    ScheduleCreate,
+    ScheduleDetail,
+    SchedulePublic,
+    ScheduleQuery,
+    ScheduleUpdate,
+)
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep, SessionDep, newest
 from triton_common.errors import ProspectNotFound, problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import InvalidCursor
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/schedules", tags=["schedules"], responses=problems(*ERRORS))
@@ -68,22 +75,16 @@ async def create_schedule(
 
 @router.get("", responses=problems(InvalidCursor))
 async def list_schedules(
-    *,
-    session: SessionDep,
-    principal: Reader,
-    limit: LimitQuery = 50,
-    cursor: CursorQuery = None,
-    client_id: Annotated[UUID | None, Query()] = None,
-    prospect_id: Annotated[UUID | None, Query()] = None,
-    enabled: Annotated[bool | None, Query()] = None,
+    wanted: Annotated[ScheduleQuery, Query()], session: SessionDep, principal: Reader
 ) -> Page[SchedulePublic]:
-    """List schedules, newest first."""
-    conditions = [col(Schedule.client_id) == owner for owner in (client_id, principal.client_id) if owner is not None]
-    if prospect_id is not None:
-        conditions.append(col(Schedule.prospect_id) == prospect_id)
-    if enabled is not None:
-        conditions.append(col(Schedule.enabled).is_(enabled))
-    found, next_cursor = await newest(session, Schedule, *conditions, limit=limit, cursor=cursor)
+    """List the schedules that meet all conditions given, newest first."""
+    owners = (wanted.client_id, principal.client_id)
+    conditions = [col(Schedule.client_id) == owner for owner in owners if owner is not None]
+    if wanted.prospect_id is not None:
+        conditions.append(col(Schedule.prospect_id) == wanted.prospect_id)
+    if wanted.enabled is not None:
+        conditions.append(col(Schedule.enabled).is_(wanted.enabled))
+    found, next_cursor = await newest(session, Schedule, *conditions, limit=wanted.limit, cursor=wanted.cursor)
     return Page(items=[SchedulePublic.model_validate(schedule) for schedule in found], next_cursor=next_cursor)
 
 
@@ -105,7 +106,7 @@ async def update_schedule(
 
 @router.delete("/{schedule_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problems(ScheduleNotFound))
 async def delete_schedule(schedule_id: UUID, session: SessionDep, principal: Writer) -> None:
-    """Delete a schedule. The jobs it has made stay."""
+    """Delete a schedule. The jobs it has made stay, and no longer name it."""
     await session.delete(await schedules.find(session, schedule_id, principal=principal, lock=True))
 
 
