@@ -181,6 +181,11 @@ async def numbers(api, **options):
     return answer.json()
 
 
+async def test_a_misspelt_condition_is_not_taken_for_everybodys_numbers(api, nobody):
+    answer = await api.get("/api/v1/jobs/stats", params={"clientid": nobody})
+    assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "query.clientid")
+
+
 async def test_numbers_of_nothing(api):
     found = await numbers(api)
     assert found["counts"] == dict.fromkeys(("pending", "processing", "completed", "failed", "cancelled"), 0)

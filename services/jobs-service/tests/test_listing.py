@@ -191,6 +191,8 @@ async def test_pages_skip_and_repeat_nothing_while_jobs_are_added(api):
         "client_id=x",
         "created_after=yesterday",
         "created_after=2026-01-01T00:00:00",
+        "created_after=1795376056",
+        "created_before=-1",
         "created_before=0001-01-01T00:00:00%2B14:00",
         "error_code=",
         "error_code=A",

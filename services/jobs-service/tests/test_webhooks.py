@@ -25,6 +25,7 @@ async def test_an_endpoint_is_created_with_a_secret_that_is_shown_once(api):
     made = answer.json()
     assert answer.status_code == 201
     assert answer.headers["Location"] == f"/api/v1/webhooks/{made['id']}"
+    assert answer.headers["Cache-Control"] == "no-store"
     assert made["secret"].startswith("whsec_")
     assert made["event_types"] == ["job.cancelled", "job.completed", "job.failed"]
     assert (made["enabled"], made["url"], made["description"]) == (True, URL, "Ours")
@@ -45,6 +46,7 @@ async def test_a_repeated_creation_answers_the_same_secret_and_none_is_stored_in
     made = first.json()
     rotate = f"/api/v1/webhooks/{made['id']}/rotate-secret"
     rotated = await api.post(rotate, headers={"Idempotency-Key": "rotate-1"})
+    assert rotated.headers["Cache-Control"] == "no-store"
     assert (await api.post(rotate, headers={"Idempotency-Key": "rotate-1"})).json() == rotated.json()
     secrets = {made["secret"], rotated.json()["secret"]}
     assert len(secrets) == 2
@@ -96,6 +98,13 @@ async def test_a_client_has_so_many_endpoints_however_many_come_at_once(api):
     rest = (await api.get("/api/v1/webhooks", params={"limit": 15, "cursor": page["next_cursor"]})).json()
     assert len({made["id"] for made in page["items"] + rest["items"]}) == ENDPOINTS_PER_CLIENT
     assert rest["next_cursor"] is None
+
+
+async def test_a_condition_that_lists_do_not_know_is_refused(api):
+    made = await endpoint(api, await api.client())
+    for path in ("/api/v1/webhooks", f"/api/v1/webhooks/{made['id']}/deliveries"):
+        answer = await api.get(path, params={"state": "failed"})
+        assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "query.state")
 
 
 async def test_another_clients_endpoint_does_not_exist(api, nobody):

@@ -35,6 +35,7 @@ from jobs_service.schemas import (
     JobsChanged,
     JobSelection,
     JobStats,
+    JobStatsQuery,
 )
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep, SessionDep
@@ -98,11 +99,9 @@ async def list_jobs(wanted: Annotated[JobQuery, Query()], database: DatabaseDep,
 
 
 @router.get("/stats")
-async def read_stats(
-    database: DatabaseDep, principal: Reader, client_id: Annotated[UUID | None, Query()] = None
-) -> JobStats:
+async def read_stats(wanted: Annotated[JobStatsQuery, Query()], database: DatabaseDep, principal: Reader) -> JobStats:
     """How many jobs there are in each state, how long the oldest has waited, and how many ended lately."""
-    return await stats.read(database, principal=principal, client_id=client_id)
+    return await stats.read(database, principal=principal, client_id=wanted.client_id)
 
 
 @router.post("/cancel")

@@ -14,9 +14,10 @@ from jobs_service.models import WebhookDelivery, WebhookEndpoint
 from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, SettingsDep
 from jobs_service.schemas import (
     WebhookDeliveryPublic,
-    WebhookDeliveryStatus,
+    WebhookDeliveryQuery,
     WebhookEndpointCreate,
     WebhookEndpointPublic,
+    WebhookEndpointQuery,
     WebhookEndpointUpdate,
     WebhookEndpointWithSecret,
     WebhookSecretRotate,
@@ -32,7 +33,7 @@ from jobs_service.webhooks import (
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep, newest
 from triton_common.errors import problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import InvalidCursor
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/webhooks", tags=["webhooks"], responses=problems(*ERRORS))
@@ -74,31 +75,31 @@ async def create_webhook_endpoint(
         session, caller=principal.subject, key=idempotency_key, request=body, make=make, answer=WebhookEndpointPublic
     )
     response.headers["Location"] = f"{router.prefix}/{endpoint.id}"
-    return await _with_secret(endpoint, session, principal, settings)
+    return await _with_secret(endpoint, session, principal, settings, response)
 
 
 async def _with_secret(
-    endpoint: WebhookEndpointPublic, session: SessionDep, principal: Principal, settings: SettingsDep
+    endpoint: WebhookEndpointPublic,
+    session: SessionDep,
+    principal: Principal,
+    settings: SettingsDep,
+    response: Response,
 ) -> WebhookEndpointWithSecret:
     """The answer that is kept for an Idempotency-Key has no secret: it comes from the row, where it is encrypted."""
     found = await webhooks.find(session, endpoint.id, principal=principal)
     secret = webhooks.secret_of(found, vault=Vault(settings.encryption_keys))
+    response.headers["Cache-Control"] = "no-store"
     return WebhookEndpointWithSecret(**endpoint.model_dump(), secret=secret)
 
 
 @router.get("", responses=problems(InvalidCursor))
 async def list_webhook_endpoints(
-    *,
-    session: SessionDep,
-    principal: Reader,
-    limit: LimitQuery = 50,
-    cursor: CursorQuery = None,
-    client_id: Annotated[UUID | None, Query()] = None,
+    wanted: Annotated[WebhookEndpointQuery, Query()], session: SessionDep, principal: Reader
 ) -> Page[WebhookEndpointPublic]:
     """List webhook endpoints, newest first."""
-    owners = (client_id, principal.client_id)
+    owners = (wanted.client_id, principal.client_id)
     conditions = [col(WebhookEndpoint.client_id) == owner for owner in owners if owner is not None]
-    found, next_cursor = await newest(session, WebhookEndpoint, *conditions, limit=limit, cursor=cursor)
+    found, next_cursor = await newest(session, WebhookEndpoint, *conditions, limit=wanted.limit, cursor=wanted.cursor)
     return Page(items=[WebhookEndpointPublic.model_validate(record) for record in found], next_cursor=next_cursor)
 
 
@@ -136,6 +137,7 @@ async def rotate_webhook_secret(
     session: SessionDep,
     settings: SettingsDep,
     principal: Writer,
+    response: Response,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> WebhookEndpointWithSecret:
     """Get a new secret. For 24 hours the one before signs too, so that receivers have time to change."""
@@ -153,7 +155,7 @@ async def rotate_webhook_secret(
         make=make,
         answer=WebhookEndpointPublic,
     )
-    return await _with_secret(rotated, session, principal, settings)
+    return await _with_secret(rotated, session, principal, settings, response)
 
 
 @router.post(
@@ -169,20 +171,14 @@ async def send_test_webhook(endpoint_id: UUID, session: SessionDep, principal: W
 
 @router.get("/{endpoint_id}/deliveries", responses=problems(WebhookEndpointNotFound, InvalidCursor))
 async def list_webhook_deliveries(
-    *,
-    endpoint_id: UUID,
-    session: SessionDep,
-    principal: Reader,
-    limit: LimitQuery = 50,
-    cursor: CursorQuery = None,
-    delivery_status: Annotated[WebhookDeliveryStatus | None, Query(alias="status")] = None,
+    endpoint_id: UUID, wanted: Annotated[WebhookDeliveryQuery, Query()], session: SessionDep, principal: Reader
 ) -> Page[WebhookDeliveryPublic]:
     """List what was sent to an endpoint or is to be, newest first. Deliveries are kept for 30 days."""
     endpoint = await webhooks.find(session, endpoint_id, principal=principal)
     conditions: list[Any] = [col(WebhookDelivery.endpoint_id) == endpoint.id]
-    if delivery_status is not None:
-        conditions.append(col(WebhookDelivery.status) == delivery_status)
-    found, next_cursor = await newest(session, WebhookDelivery, *conditions, limit=limit, cursor=cursor)
+    if wanted.status is not None:
+        conditions.append(col(WebhookDelivery.status) == wanted.status)
+    found, next_cursor = await newest(session, WebhookDelivery, *conditions, limit=wanted.limit, cursor=wanted.cursor)
     return Page(items=[WebhookDeliveryPublic.model_validate(record) for record in found], next_cursor=next_cursor)
 
 
