@@ -132,7 +132,9 @@ def machine(  # noqa: C901  rules are small, but many
             """A job's message, delivered twice."""
 
             async def both() -> list[Any]:
-                claims = [jobs.claim(self.database, job, JobClaim(worker="w"), lease=LEASE) for _ in range(2)]
+                claims = [
+                    jobs.claim(self.database, self.backlog, job, JobClaim(worker="w"), lease=LEASE) for _ in range(2)
+                ]
                 return await asyncio.gather(*claims, return_exceptions=True)
 
             won = [answer.attempt for answer in self.loop.run(both()) if not isinstance(answer, JobNotClaimable)]

@@ -8,7 +8,8 @@ from uuid import UUID
 
 
 class Backlog:
-    """Counts no row itself: the sweep does, each second, and what is submitted here in between is added."""
+    """Counts no row itself: the sweep does, each second; what is submitted and claimed here in between is added and
+    taken off."""
 
     def __init__(self, *, limit: int) -> None:
         self.changed = asyncio.Event()
@@ -21,9 +22,14 @@ class Backlog:
         self._pending[client_id] += 1
         self.changed.set()
 
-    def freed(self) -> None:
+    def claimed(self, client_id: UUID) -> None:
+        """A job of the client is pending no more."""
+        self._pending[client_id] -= 1
+
+    def freed(self, client_id: UUID) -> None:
         """A job is in flight no more: its client may have another."""
-        self.changed.set()
+        if self._pending[client_id] > 0:
+            self.changed.set()
 
     def counted(self, pending: Mapping[UUID, int]) -> None:
         """How many jobs of each client are pending, in all."""

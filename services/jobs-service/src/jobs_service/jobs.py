@@ -274,13 +274,14 @@ async def retry_many(
 # --- what workers do
 
 
-async def claim(database: Database, job_id: UUID, body: JobClaim, *, lease: timedelta) -> ClaimedJob:
+async def claim(database: Database, backlog: Backlog, job_id: UUID, body: JobClaim, *, lease: timedelta) -> ClaimedJob:
     """Give a due pending job to one worker, for a new attempt. Raises JobNotClaimable."""
     values = {"id": job_id, "lease": lease.total_seconds(), **body.model_dump()}
     job = await batched(database, moves.CLAIM, values)
     if job is None:
         raise JobNotClaimable
     if job["is_new"]:
+        backlog.claimed(job["client_id"])
         JOB_QUEUE_WAIT.observe(job["waited"])
     fields = {name: job[name] for name in ClaimedJob.model_fields if name in job}
     return ClaimedJob.model_validate(fields | {"job_id": job_id, "lease_seconds": lease.total_seconds()})
@@ -333,7 +334,9 @@ async def finish(
     for statement in statements:
         if job := await batched(database, statement, values):
             _count(job)
-            backlog.freed()
+            if job["status"] == JobStatus.PENDING:
+                backlog.added(job["client_id"])
+            backlog.freed(job["client_id"])
             return JobFinishAnswer(status=job["status"], document_id=job["document_id"])
     state = await _state(database, job_id)
     same = state["outcome"] == body.outcome or state["status"] == body.outcome == "cancelled"

@@ -44,9 +44,9 @@ async def run(
 async def sweep(database: Database, backlog: Backlog, *, not_before: datetime) -> None:
     """One turn."""
     while (moved := await jobs.expire(database, not_before=not_before)) >= moves.BATCH:
-        backlog.freed()
+        backlog.changed.set()
     if moved:
-        backlog.freed()
+        backlog.changed.set()
     waiting = await jobs.waiting(database)
     backlog.counted(waiting.by_client)
     JOBS_PENDING.set(waiting.due)

@@ -32,9 +32,11 @@ router = APIRouter(
 
 @router.post("/{job_id}/claim", responses=problems(JobNotClaimable))
 @hot
-async def claim_job(job_id: UUID, body: JobClaim, database: DatabaseDep, settings: SettingsDep) -> ClaimedJob:
+async def claim_job(
+    job_id: UUID, body: JobClaim, database: DatabaseDep, backlog: BacklogDep, settings: SettingsDep
+) -> ClaimedJob:
     """Take a job. 409: somebody else has it, or it is over: drop the message."""
-    return await jobs.claim(database, job_id, body, lease=settings.lease)
+    return await jobs.claim(database, backlog, job_id, body, lease=settings.lease)
 
 
 @router.post("/{job_id}/progress", responses=problems(JobNotFound, StaleAttempt))
