@@ -281,4 +281,6 @@ def test_routes_declare_their_errors_in_openapi(app):
     assert answers["409"]["content"]["application/problem+json"]["schema"]["$ref"] == "#/components/schemas/Problem"
     assert set(document["paths"]["/widgets"]["post"]["responses"]["422"]["content"]) == {"application/problem+json"}
     assert "Problem" in document["components"]["schemas"]
+    assert "`content_too_large`" in answers["413"]["description"]
+    assert "413" not in document["paths"]["/me"]["get"]["responses"], "nothing is sent there"
     assert "/health/ready" not in document["paths"]

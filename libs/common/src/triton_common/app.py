@@ -116,13 +116,15 @@ def create_app(
 
 
 class _Service(FastAPI):
-    """FastAPI, whose document says that a problem goes out as problem+json, and what becomes of a body that is no JSON."""
+    """FastAPI, whose document says that a problem goes out as problem+json, and which bodies are refused unread."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             document = super().openapi()
             for path in document["paths"].values():
                 for operation in path.values():
+                    if "requestBody" in operation:
+                        operation["responses"].setdefault("413", problems(ContentTooLarge)[413])
                     if "application/json" in operation.get("requestBody", {}).get("content", {}):
                         operation["responses"].setdefault("415", problems(UnsupportedContent)[415])
                     for answer in operation.get("responses", {}).values():
