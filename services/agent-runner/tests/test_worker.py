@@ -115,17 +115,22 @@ async def test_every_line_on_a_job_names_it_its_request_and_its_task(
     platform: Platform, start: Start, queue: CeleryTaskQueue
 ):
     worker = start()
-    row = platform.add(examples.job(request_id="request-1"))
-    platform.trouble["progress"] = platform.trouble["finish"] = 1
+    row = platform.add(examples.job(request_id="request-1", lease_seconds=0.15))  # renewed every 50 ms
+    platform.trouble.update(progress=5, finish=1)
+    platform.gate.clear()
 
     await queue.send([RunJob(job_id=row.job.job_id, request_id="request-1")])
+    platform.wait(lambda: platform.calls["progress"] > 5)  # most of them by the thread that renews the lease
+    platform.gate.set()
     platform.wait(over(row))
     worker.says("job ended")
     worker.stop()
 
     lines = [fields(line) for line in worker.output]
     of_the_job = [line for line in lines if line.get("job_id")]
-    assert {"job claimed", "progress could not be reported", "job ended"} <= {line["message"] for line in of_the_job}
+    assert {"job claimed", "job ended"} <= {line["message"] for line in of_the_job}
+    in_danger = [line for line in lines if line.get("message") == "progress could not be reported"]
+    assert [(line.get("job_id"), line.get("attempt")) for line in in_danger] == [(str(row.job.job_id), "1")] * 5
     for line in of_the_job:
         assert (line["job_id"], line["request_id"]) == (str(row.job.job_id), "request-1")
         assert line["task_name"] == "agent_runner.run_job"

@@ -3,6 +3,7 @@
 jobs-service decides everything: who holds a job, and whether an answer still counts. Here is what a worker owes it.
 """
 
+import contextvars
 import threading
 from collections.abc import Callable
 from math import inf
@@ -65,10 +66,14 @@ class Attempt:
         self._reporting = threading.Lock()  # reports leave in the order they were made
         self._over = threading.Event()
         self._give_up_at = inf
-        self._heart = threading.Thread(target=self._beat, name=f"lease-{job.job_id}", daemon=True)
+        self._heart: threading.Thread
 
     def __enter__(self) -> Self:
         """Begin to renew the lease."""
+        context = contextvars.copy_context()  # so that the thread's lines tell whose lease it is
+        self._heart = threading.Thread(
+            target=context.run, args=(self._beat,), name=f"lease-{self.job.job_id}", daemon=True
+        )
         self._heart.start()
         return self
 
