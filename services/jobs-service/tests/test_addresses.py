@@ -82,6 +82,7 @@ BAD = {
     "https://example.com/a b": "ASCII",
     "https://exa\nmple.com/": "ASCII",
     "https://example.com/\x00": "ASCII",
+    "https://example.com/\n": "ASCII",
     "https://bücher.example/": "xn--",
     "https://example.com\\@127.0.0.1/": "backslashes",
     f"https://example.com/{'a' * 2048}": "2048",

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,8 +22,8 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from jobs_service.addresses import Reach
-from jobs_service.deliveries import PAUSES, PER_ENDPOINT, Sender, pause_after
+from jobs_service.addresses import Reach, look_up
+from jobs_service.deliveries import PAUSES, PER_CLIENT, PER_ENDPOINT, Sender, pause_after
 from jobs_service.main import build
 from jobs_service.webhooks import Vault
 from triton_common.testing import free_port
@@ -137,6 +139,15 @@ async def state_of(api, made):
 
 def make_due(api):
     api.sql("UPDATE webhook_deliveries SET next_attempt_at = now() WHERE status = 'pending'")
+
+
+def spend(api, ordered):
+    """All attempts but the last of a delivery, which is due."""
+    api.sql(
+        "UPDATE webhook_deliveries SET attempts = %(n)s, next_attempt_at = now() WHERE id = %(id)s",
+        n=len(PAUSES),
+        id=ordered["id"],
+    )
 
 
 async def test_a_webhook_is_signed_as_its_standard_says(api, receiver, sender):
@@ -261,25 +272,30 @@ async def test_who_fails_for_three_days_is_disabled_and_gets_what_waits_when_ena
     ordered = await order_test(api, made)
     receiver.answer = 500
     await send(sender)
+    last = [await order_test(api, made) for _ in range(2)]
     api.sql("UPDATE webhook_endpoints SET failing_since = now() - interval '71 hours'")
-    make_due(api)
+    spend(api, last[0])
     await send(sender)
     assert (await state_of(api, made))["enabled"]
     api.sql("UPDATE webhook_endpoints SET failing_since = now() - interval '73 hours'")
     make_due(api)
     await send(sender)
+    assert (await state_of(api, made))["enabled"], "what was sent may arrive yet"
+    spend(api, last[1])
+    await send(sender)
     state = await state_of(api, made)
     assert not state["enabled"]
     assert state["disabled_reason"].startswith("Its deliveries have failed without a success since 20")
     make_due(api)
+    sent = len(receiver.got)
     await send(sender)
-    assert len(receiver.got) == 3, "nothing is sent while it is disabled"
+    assert len(receiver.got) == sent, "nothing is sent while it is disabled"
     receiver.answer = 200
     on = (await api.call("PATCH", f"/api/v1/webhooks/{made['id']}", json={"enabled": True})).json()
     assert on["failing_since"] is None
     await send(sender)
-    assert receiver.ids == [ordered["id"]] * 4
-    assert (await log_of(api, made))[0]["status"] == "delivered"
+    assert receiver.ids[sent:] == [ordered["id"]]
+    assert [delivery["status"] for delivery in await log_of(api, made)] == ["failed", "failed", "delivered"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -396,7 +412,7 @@ def certificate(name: str) -> tuple[bytes, bytes]:
     )
 
 
-async def test_tls_and_host_go_by_the_name_though_the_address_is_connected(api, sender_of, tmp_path):
+async def test_tls_and_host_go_by_the_name_though_the_address_is_connected(api, sender_of, tmp_path, monkeypatch):
     chain, key = certificate("hooks.example")
     (tmp_path / "chain.pem").write_bytes(chain)
     (tmp_path / "key.pem").write_bytes(key)
@@ -414,13 +430,20 @@ async def test_tls_and_host_go_by_the_name_though_the_address_is_connected(api, 
         wrong = await endpoint(api, f"https://others.example:{port}/")
         for made in (right, wrong):
             await order_test(api, made)
-        tls = ssl.create_default_context(cadata=chain.decode())
-        await send(sender_of(resolve=resolve, tls=tls))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "chain.pem"))
+        sender = sender_of(resolve=resolve)
+        await send(sender)
         assert sorted(named) == ["hooks.example", "others.example"]
         assert [headers["host"] for headers, _ in receiver.got] == [f"hooks.example:{port}"]
         assert (await log_of(api, right))[0]["status"] == "delivered"
         assert "certificate" in (await log_of(api, wrong))[0]["error"]
+        # the authorities are read once, not for each delivery: that takes milliseconds of the whole process
+        (tmp_path / "chain.pem").unlink()
+        await order_test(api, right)
+        await send(sender)
+        assert [delivery["status"] for delivery in await log_of(api, right)] == ["delivered"] * 2
         # nor is a certificate taken that nobody vouches for
+        monkeypatch.delenv("SSL_CERT_FILE")
         await order_test(api, right)
         await send(sender_of(resolve=resolve))
         assert "certificate verify failed" in (await log_of(api, right, status="pending"))[0]["error"]
@@ -525,6 +548,101 @@ async def test_a_slow_endpoint_holds_up_no_other(api, receiver, sender):
         never.set()
         while sender.sending:
             await asyncio.wait(sender.sending)
+
+
+async def test_a_client_with_nothing_but_slow_endpoints_holds_up_no_other(api, receiver, sender):
+    never = asyncio.Event()
+
+    async def hang() -> int:
+        await never.wait()
+        return 200
+
+    client = await api.client()
+    async with receiving() as slow:
+        slow.answer = hang
+        for stuck in [await endpoint(api, slow.url, client=client) for _ in range(20)]:
+            for _ in range(PER_ENDPOINT):
+                await order_test(api, stuck)
+        quick = await endpoint(api, receiver.url)
+        ordered = await order_test(api, quick)
+        await sender.turn()
+        assert len(sender.sending) == PER_CLIENT + 1
+        await asyncio.wait(sender.sending, return_when=asyncio.FIRST_COMPLETED)
+        assert receiver.ids == [ordered["id"]]
+        await sender.turn()
+        assert len(sender.sending) == PER_CLIENT
+        never.set()
+        while sender.sending:
+            await asyncio.wait(sender.sending)
+
+
+async def test_who_has_the_fewest_places_comes_first(api, receiver, sender, monkeypatch):
+    """Not who waits longest: a long queue is always the oldest."""
+    monkeypatch.setattr("jobs_service.deliveries.IN_FLIGHT", 2)
+    busy, other = await endpoint(api, receiver.url), await endpoint(api, receiver.url)
+    for made in (busy, busy, busy, other):
+        await order_test(api, made)
+    await send(sender)
+    assert [len(await log_of(api, made, status="delivered")) for made in (busy, other)] == [1, 1]
+
+
+async def test_a_lookup_that_hangs_keeps_its_place_after_its_attempt(api, receiver, sender_of):
+    """It has a thread as long as the system is silent: the threads of one client must not become more and more."""
+    answered = asyncio.Event()
+
+    async def silent(name, port):
+        await answered.wait()
+        return [ip_address("127.0.0.1")]
+
+    made = await endpoint(api, "http://silent.example/")
+    for _ in range(PER_ENDPOINT + 1):
+        await order_test(api, made)
+    sender = sender_of(timeout=0.05, resolve=silent)
+    await sender.turn()
+    async with asyncio.timeout(10):
+        while len([1 for delivery in await log_of(api, made) if delivery["error"]]) < PER_ENDPOINT:  # noqa: ASYNC110  same
+            await asyncio.sleep(0.02)
+    await sender.turn()
+    assert len(sender.sending) == PER_ENDPOINT
+    answered.set()
+    while sender.sending:
+        await asyncio.wait(sender.sending)
+    await sender.turn()
+    assert len(sender.sending) == 1
+    await asyncio.wait(sender.sending)
+
+
+def test_a_lookup_that_hangs_holds_up_no_exit():
+    """In a process of its own, whose resolver is silent for much longer than this test waits."""
+    program = """
+import asyncio, contextlib, socket, time
+from jobs_service.addresses import look_up
+socket.getaddrinfo = lambda *_, **__: time.sleep(600)
+async def main():
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await look_up("silent.example", 443)
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+async def test_names_are_looked_up_by_the_system():
+    assert ip_address("127.0.0.1") in await look_up("localhost", 80)
+    with pytest.raises(OSError, match=r".+"):
+        await look_up("nowhere.invalid", 80)
+
+
+async def test_the_whole_path_is_called(api, receiver, sender):
+    made = await endpoint(api, receiver.url.replace("/hook?", "/a;b=1/hook;token=secret?x=1;y&"))
+    await order_test(api, made)
+    bare = await endpoint(api, receiver.url.split("/hook")[0])
+    await order_test(api, bare)
+    await send(sender)
+    assert sorted(headers["request"] for headers, _ in receiver.got) == [
+        "POST / HTTP/1.1",
+        "POST /a;b=1/hook;token=secret?x=1;y&token=in-the-query HTTP/1.1",
+    ]
 
 
 async def test_no_answer_in_time_is_a_failure(api, receiver, sender_of):

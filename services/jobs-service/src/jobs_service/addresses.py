@@ -7,9 +7,10 @@ import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from threading import Thread
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -58,13 +59,12 @@ NOT_PUBLIC_6: Final = tuple(
 )
 NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052: holds an IPv4 address
 LOCAL_NAMES: Final = frozenset({"localhost", "local", "internal"})  # RFC 6761, RFC 6762, ICANN's private-use domain
-LOOKUPS: Final = 64  # names at once: one that hangs must not hold up the others
 CONNECT_TIMEOUT: Final = 3.0  # seconds an address, so that a dead one leaves time for the next
 
-_PRINTABLE = re.compile(r"^[!-~]{1,2048}$")
+_PRINTABLE = re.compile(r"[!-~]{1,2048}")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME = re.compile(rf"^(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?$")
-_NUMBER = re.compile(r"^(?:[0-9]+|0x[0-9a-f]*)$")
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 class WebhookUrlRefused(Unprocessable):
@@ -121,7 +121,7 @@ def check_url(url: str, *, reach: Reach) -> None:
 
 
 def _problem(url: str, reach: Reach) -> str | None:
-    if not _PRINTABLE.match(url) or "\\" in url:
+    if not _PRINTABLE.fullmatch(url) or "\\" in url:
         return "Write the URL in ASCII without spaces or backslashes, in 2048 characters at most; a name as xn--…."
     try:
         parts = urlsplit(url)
@@ -146,7 +146,7 @@ def _host_problem(parts: SplitResult, reach: Reach) -> str | None:
         address = ip_address(host)
     except ValueError:
         last = host.rstrip(".").rpartition(".")[2]
-        if not _NAME.match(host) or _NUMBER.match(last):
+        if not _NAME.fullmatch(host) or _NUMBER.fullmatch(last):
             return "The URL has no valid host."
         named_here = last in LOCAL_NAMES or "." not in host.rstrip(".")
         if named_here and not (reach.private or reach.networks):
@@ -160,19 +160,21 @@ def _host_problem(parts: SplitResult, reach: Reach) -> str | None:
 _HOW_TO_ALLOW = "An operator can allow it by JOBS_WEBHOOK_ALLOWED_NETWORKS or JOBS_WEBHOOK_ALLOW_PRIVATE."
 
 
-def resolver(threads: ThreadPoolExecutor) -> Resolver:
-    """Asks the system, in threads of its own."""
+async def look_up(name: str, port: int) -> list[Address]:
+    """Ask the system, which may be silent for half a minute: in a thread that no exit of the process waits for, as it
+    would for one of an executor."""
+    found: Future[list[Address]] = Future()
+    found.set_running_or_notify_cancel()
 
-    async def resolve(name: str, port: int) -> list[Address]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(threads, _getaddrinfo, name, port)
-        return [ip_address(str(entry[4][0])) for entry in found]
+    def ask() -> None:
+        try:
+            entries = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            found.set_result([ip_address(str(entry[4][0])) for entry in entries])
+        except Exception as error:  # noqa: BLE001  it is raised to who waits
+            found.set_exception(error)
 
-    return resolve
-
-
-def _getaddrinfo(name: str, port: int) -> list[Any]:
-    return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    Thread(target=ask, name="webhook-names", daemon=True).start()
+    return await asyncio.wrap_future(found)
 
 
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):

@@ -5,17 +5,15 @@ import asyncio
 import json
 import random
 import ssl
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import httpcore2
 from cryptography.fernet import InvalidToken
@@ -23,14 +21,14 @@ from loguru import logger
 from standardwebhooks import Webhook
 
 from jobs_service.addresses import (
-    LOOKUPS,
+    Address,
     AddressRefused,
     CheckedNetwork,
     Reach,
     Resolver,
     WebhookUrlRefused,
     check_url,
-    resolver,
+    look_up,
 )
 from jobs_service.metrics import WEBHOOK_DELIVERIES
 from jobs_service.statements import Row, connected, row, rows
@@ -39,8 +37,9 @@ from triton_common.db import Database, DatabaseUnavailable
 
 TIMEOUT: Final = 10.0  # seconds for one attempt, from the name's lookup to the answer's status
 LEASE: Final = timedelta(seconds=30)  # longer than an attempt and its note take
-IN_FLIGHT: Final = LOOKUPS  # attempts at once in a process
-PER_ENDPOINT: Final = 4  # of them to one endpoint: a slow one leaves the others their places
+IN_FLIGHT: Final = 64  # attempts at once in a process
+PER_CLIENT: Final = 16  # of them for one client: its slow endpoints leave the others their places
+PER_ENDPOINT: Final = 4  # of them to one endpoint
 # after which pause the next attempt follows: ten more in 24 hours
 PAUSES: Final = tuple(
     timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 8 * 3600)
@@ -58,21 +57,38 @@ FAILURES: Final = (
 )
 READ_AT_MOST: Final = 65_536  # bytes of an answer's body: thrown away, so that its writer is not cut off
 
+# It steps through the index from one endpoint with something waiting to the next: those with nothing cost nothing, and
+# the long queue of one no more than a short one. Who has the fewest places comes first, then who waits longest.
 TAKE: Final = f"""
+WITH RECURSIVE waiting AS (
+  (SELECT endpoint_id FROM webhook_deliveries WHERE status = 'pending' ORDER BY endpoint_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT endpoint_id FROM webhook_deliveries WHERE status = 'pending' AND endpoint_id > waiting.endpoint_id
+    ORDER BY endpoint_id LIMIT 1)
+  FROM waiting WHERE endpoint_id IS NOT NULL
+), sending AS (
+  SELECT * FROM unnest(%(clients)s::uuid[], %(endpoints)s::uuid[]) AS attempt (client_id, endpoint_id)
+), due AS (
+  SELECT oldest.id, oldest.next_attempt_at,
+    row_number() OVER (PARTITION BY client_id ORDER BY oldest.next_attempt_at)
+      + (SELECT count(*) FROM sending WHERE sending.client_id = listener.client_id) AS place
+  FROM waiting JOIN webhook_endpoints AS listener ON listener.id = waiting.endpoint_id AND listener.enabled
+  CROSS JOIN LATERAL (
+    SELECT id, next_attempt_at FROM webhook_deliveries
+    WHERE endpoint_id = listener.id AND status = 'pending' AND next_attempt_at <= now() ORDER BY next_attempt_at
+    LIMIT greatest({PER_ENDPOINT} - (SELECT count(*) FROM sending WHERE sending.endpoint_id = listener.id), 0)
+  ) AS oldest
+)
 UPDATE webhook_deliveries AS delivery
 SET attempts = attempts + 1, last_attempt_at = now(), next_attempt_at = now() + %(lease)s
 FROM webhook_endpoints AS endpoint
 WHERE endpoint.id = delivery.endpoint_id AND delivery.id = ANY (ARRAY(
-  SELECT due.id FROM webhook_endpoints AS listener
-  LEFT JOIN unnest(%(busy)s::uuid[], %(sending)s::int[]) AS busy (id, sending) ON busy.id = listener.id
-  CROSS JOIN LATERAL (
-    SELECT id, next_attempt_at FROM webhook_deliveries
-    WHERE endpoint_id = listener.id AND status = 'pending' AND next_attempt_at <= now()
-    ORDER BY next_attempt_at LIMIT greatest({PER_ENDPOINT} - coalesce(busy.sending, 0), 0) FOR UPDATE SKIP LOCKED
-  ) AS due
-  WHERE listener.enabled ORDER BY due.next_attempt_at LIMIT %(free)s))
-RETURNING delivery.id, endpoint_id, attempts, payload, url, secret,
-  CASE WHEN previous_secret_expires_at > now() THEN previous_secret END AS previous_secret"""  # noqa: S608  a constant
+  SELECT id FROM webhook_deliveries
+  WHERE status = 'pending' AND next_attempt_at <= now() AND id = ANY (ARRAY(
+    SELECT id FROM due WHERE place <= {PER_CLIENT} ORDER BY place, next_attempt_at LIMIT %(free)s))
+  FOR UPDATE SKIP LOCKED))
+RETURNING delivery.id, endpoint_id, client_id, attempts, payload, url, secret,
+  CASE WHEN previous_secret_expires_at > now() THEN previous_secret END AS previous_secret"""  # noqa: S608  constants
 # fenced by the attempt: one that outlived its lease changes nothing
 _MINE = "WHERE id = %(id)s AND attempts = %(attempts)s AND status = 'pending'"
 DELIVERED: Final = f"""
@@ -93,7 +109,8 @@ WITH endpoint AS (
     disabled_reason = CASE WHEN %(gone)s THEN 'It answered 410 Gone.'
       WHEN over.disabled THEN 'Its deliveries have failed without a success since '
         || to_char(failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z".') END
-  FROM (SELECT id AS over_id, %(gone)s OR coalesce(failing_since < now() - %(disable_after)s, false) AS disabled
+  FROM (SELECT id AS over_id, %(gone)s OR
+      %(failed)s AND coalesce(failing_since < now() - %(disable_after)s, false) AS disabled
     FROM webhook_endpoints WHERE id = %(id)s FOR NO KEY UPDATE) AS over
   WHERE id = over.over_id AND enabled AND (failing_since IS NULL OR over.disabled)
   RETURNING id, client_id, enabled, disabled_at, disabled_reason
@@ -127,7 +144,7 @@ class Answer:
 
 
 class Sender:
-    """Sends what is due. `sending` holds its running attempts, each of which notes its own end."""
+    """Sends what is due. `sending` holds its running attempts with their deliveries; each notes its own end."""
 
     def __init__(
         self,
@@ -138,27 +155,22 @@ class Sender:
         disable_after: timedelta,
         kept: timedelta,
         timeout: float = TIMEOUT,
-        resolve: Resolver | None = None,
-        tls: ssl.SSLContext | None = None,
+        resolve: Resolver = look_up,
     ) -> None:
-        """`resolve` in place of the system's names, `tls` in place of its certificate authorities."""
+        """`resolve` in place of the system's names."""
         self._database = database
         self._vault = vault
         self._reach = reach
         self._disable_after = disable_after
         self._kept = kept
         self._timeout = timeout
-        self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="webhook-names")
-        # No connection is kept: each attempt's address is looked up and judged anew. Neither proxies of the environment
-        # nor redirects are followed at this level of the library.
-        self._http = httpcore2.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=None,
-            max_keepalive_connections=0,
-            network_backend=CheckedNetwork(reach, resolve=resolve or resolver(self._lookups)),
-        )
-        self.sending: set[asyncio.Task[None]] = set()
-        self._per_endpoint: Counter[UUID] = Counter()
+        self._resolve = resolve
+        self.sending: dict[asyncio.Task[None], Row] = {}
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """One for all: to read the system's authorities takes milliseconds, in which the process does nothing else."""
+        return httpcore2.default_ssl_context()
 
     async def run(self, *, interval: timedelta) -> None:
         """Send until cancelled; look for what is due each interval, and whenever an attempt has ended."""
@@ -183,8 +195,9 @@ class Sender:
         finally:
             for attempt in self.sending:
                 attempt.cancel()
-            await asyncio.gather(*self.sending, return_exceptions=True)  # before the database is closed
-            self._lookups.shutdown(wait=False, cancel_futures=True)
+            while self.sending:  # before the database is closed, however often this task is cancelled
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait(self.sending)
 
     async def _pause(self, interval: timedelta) -> None:
         if self.sending:
@@ -196,8 +209,13 @@ class Sender:
         """Start the attempts that are due and have a place."""
         free = IN_FLIGHT - len(self.sending)
         if free > 0:
-            busy = list(self._per_endpoint)
-            values = {"lease": LEASE, "free": free, "busy": busy, "sending": [self._per_endpoint[key] for key in busy]}
+            sending = self.sending.values()
+            values = {
+                "lease": LEASE,
+                "free": free,
+                "clients": [delivery["client_id"] for delivery in sending],
+                "endpoints": [delivery["endpoint_id"] for delivery in sending],
+            }
             for delivery in await rows(self._database, TAKE, values):
                 self._start(delivery)
 
@@ -209,29 +227,31 @@ class Sender:
                 deleted = (await connection.execute(PURGE.encode(), {"kept": self._kept})).rowcount
 
     def _start(self, delivery: Row) -> None:
-        endpoint_id = delivery["endpoint_id"]
         attempt = asyncio.create_task(self._attempt(delivery), name=f"webhook {delivery['id']}")
-        self.sending.add(attempt)
-        self._per_endpoint[endpoint_id] += 1
-
-        def over(ended: asyncio.Task[None]) -> None:
-            self.sending.discard(ended)
-            self._per_endpoint[endpoint_id] -= 1
-            if not self._per_endpoint[endpoint_id]:
-                del self._per_endpoint[endpoint_id]
-
-        attempt.add_done_callback(over)
+        self.sending[attempt] = delivery
+        attempt.add_done_callback(self.sending.pop)
 
     async def _attempt(self, delivery: Row) -> None:
         """Send one delivery, and note how it went. When that cannot be noted it is sent again after its lease."""
+        lookups: list[asyncio.Future[list[Address]]] = []
+
+        async def resolve(name: str, port: int) -> list[Address]:
+            lookups.append(asyncio.ensure_future(self._resolve(name, port)))
+            return await asyncio.shield(lookups[-1])
+
         try:
-            await self._note(delivery, await self._answer(delivery))
+            await self._note(delivery, await self._answer(delivery, CheckedNetwork(self._reach, resolve=resolve)))
+            if lookups:  # who hangs there still has a thread, and so keeps the place
+                await asyncio.wait(lookups)
         except DatabaseUnavailable as error:
             logger.bind(reason=error.message, delivery_id=delivery["id"]).warning("a webhook's end could not be noted")
         except Exception as error:  # noqa: BLE001  it ends this attempt alone
             logger.opt(exception=error).bind(delivery_id=delivery["id"]).error("a webhook could not be sent")
+        finally:
+            for lookup in lookups:
+                lookup.cancel()
 
-    async def _answer(self, delivery: Row) -> Answer:
+    async def _answer(self, delivery: Row, network: CheckedNetwork) -> Answer:
         try:
             secrets = [
                 self._vault.decrypt(token)
@@ -240,16 +260,23 @@ class Sender:
             ]
             check_url(delivery["url"], reach=self._reach)  # again: the settings may have changed
             async with asyncio.timeout(self._timeout):
-                status = await self._post(delivery["url"], *signed(delivery, secrets))
+                status = await self._post(network, delivery["url"], *signed(delivery, secrets))
         except InvalidToken:
             return Answer(error="Its secret cannot be decrypted: rotate it.", ours=True)
         except FAILURES as error:
             return Answer(error=_reason(error))
         return Answer(status, _complaint(status))
 
-    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:
-        """The answer's status. Of its body a little is read and thrown away."""
-        async with self._http.stream("POST", url, headers=list(headers.items()), content=body) as response:
+    async def _post(self, network: CheckedNetwork, url: str, headers: dict[str, str], body: bytes) -> int:
+        """The answer's status. Of its body a little is read and thrown away.
+
+        No connection is kept: each attempt's address is looked up and judged anew. Neither proxies of the environment
+        nor redirects are followed at this level of the library.
+        """
+        async with (
+            httpcore2.AsyncConnectionPool(ssl_context=self._tls, network_backend=network) as http,
+            http.stream("POST", _target(url), headers=list(headers.items()), content=body) as response,
+        ):
             status: int = response.status
             read = 0
             with suppress(httpcore2.NetworkError, httpcore2.ProtocolError, TimeoutError):
@@ -288,9 +315,20 @@ class Sender:
         log.bind(reason=answer.error).info("webhook not delivered")
         if answer.ours:
             return
-        changed = await row(self._database, FAILED, endpoint | {"gone": gone, "disable_after": self._disable_after})
+        changed = await row(
+            self._database,
+            FAILED,
+            endpoint | {"gone": gone, "failed": pause is None, "disable_after": self._disable_after},
+        )
         if changed is not None and not changed["enabled"]:
             log.bind(reason=changed["disabled_reason"]).warning("webhook endpoint disabled")
+
+
+def _target(url: str) -> httpcore2.URL:
+    """By its parts: the library's own parsing drops what stands behind a semicolon."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return httpcore2.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=target)
 
 
 def _reason(error: Exception) -> str:
@@ -305,7 +343,7 @@ def _reason(error: Exception) -> str:
         case httpcore2.ProtocolError():
             reason = "The answer was not HTTP."
         case _:
-            reason = f"There is no connection: {error}"[:300]
+            reason = f"There is no connection: {str(error) or type(error).__name__}"[:300]
     return reason
 
 
