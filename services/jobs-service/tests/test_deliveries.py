@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -663,8 +665,10 @@ async def test_no_answer_in_time_is_a_failure(api, receiver, sender_of):
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (b"SSH-2.0-OpenSSH_9.9 and a secret\r\n", "The answer was not HTTP."),
-        (b"", "The answer was not HTTP."),
+        (b"220 mail.example ESMTP and a secret\r\n\r\n", "The answer was not HTTP."),
+        (b"SSH-2.0-OpenSSH_9.9 and a secret\r\n", "The connection was closed before an HTTP answer."),
+        (b"", "The connection was closed before an HTTP answer."),
+        (b"HTTP/1.1 20", "The connection was closed before an HTTP answer."),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello", "It answered 404."),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\ncut", None),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1_000_000, None),
@@ -678,6 +682,18 @@ async def test_the_status_decides_whatever_else_is_answered(api, receiver, sende
     [delivery] = await log_of(api, made)
     assert delivery["error"] == error
     assert (delivery["status"] == "delivered") == (error is None)
+
+
+async def test_a_connection_that_is_reset_says_so(api, sender):
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+        made = await endpoint(api, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        await order_test(api, made)
+        await send(sender)
+    assert (await log_of(api, made))[0]["error"] == "The connection was closed before an HTTP answer."
 
 
 async def test_who_cannot_be_reached_says_so(api, sender, sender_of):

@@ -340,6 +340,9 @@ def _reason(error: Exception) -> str:
             reason = "The name leads to an address that is not public."
         case TimeoutError() | httpcore2.TimeoutException():
             reason = "There was no answer in time."
+        # a protocol error that no other stands behind: the end came before a whole head, often before a byte
+        case httpcore2.RemoteProtocolError(__context__=None) | httpcore2.ReadError() | httpcore2.WriteError():
+            reason = "The connection was closed before an HTTP answer."
         case httpcore2.ProtocolError():
             reason = "The answer was not HTTP."
         case _:
