@@ -192,6 +192,24 @@ def test_service_token_is_kept_and_renewed_before_its_end(other, monkeypatch):
     assert "s3cret" not in repr(vars(token))
 
 
+def test_service_token_is_used_to_its_end_while_auth_service_is_away(other, monkeypatch):
+    away = (503, PROBLEM | {"code": "unavailable", "status": 503}, {})
+    other.answers = deque([issued(0), OK, away, OK, OK, away])
+    began, passed = time.monotonic(), [0.0]
+    monkeypatch.setattr("triton_common.client.time.monotonic", lambda: began + passed[0])
+    token = service_token(other)
+    with SyncServiceClient(other.url, token=token) as client:
+        client.get("/x")
+        passed[0] = 3600 - 30
+        assert client.get("/x") == {"ok": True}
+        assert client.get("/x") == {"ok": True}, "and auth-service is not asked by every call"
+        passed[0] = 3600 + 30
+        with pytest.raises(Unavailable):
+            client.get("/x")
+    token.close()
+    assert authorizations(other) == ["Bearer t0"] * 3
+
+
 def test_refused_service_token_is_replaced_once(other):
     refused = (401, PROBLEM | {"code": "token_key_unknown", "status": 401}, {})
     other.answers = deque([issued(0), refused, issued(1), OK, refused, issued(2), refused])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import psycopg
 import pytest
 
 from jobs_service import moves, statements
@@ -91,3 +92,21 @@ async def test_every_statement_says_what_it_does_to_postgres(app, api):
     for name, statement in vars(moves).items():
         if name.isupper() and not name.startswith("_") and isinstance(statement, str) and "%(calls)s" in statement:
             assert await rows(app.state.database, f"EXPLAIN {statement}", {"calls": "[]"}), name
+
+
+async def test_a_locked_job_holds_up_no_other(api, postgres_url):
+    jobs = [await api.job() for _ in range(4)]
+    with psycopg.connect(postgres_url) as somebody:
+        somebody.execute("SELECT FROM generation_jobs WHERE id = %s FOR UPDATE", [jobs[1]["id"]])
+        answers = await asyncio.gather(*(api.claim(job) for job in jobs))
+    assert [answer.status_code for answer in answers] == [200, 503, 200, 200]
+    assert (await api.claim(jobs[1])).status_code == 200
+
+
+async def test_a_database_that_falls_silent_is_given_up(api, app, monkeypatch):
+    """As behind a connection that is half open, which nothing else ends."""
+    monkeypatch.setattr(statements, "SILENCE", 0.3)
+    async with asyncio.timeout(30):
+        with pytest.raises(DatabaseUnavailable):
+            await rows(app.state.database, "SELECT pg_sleep(60)", {})
+    assert (await api.job())["status"] == "pending"

@@ -151,7 +151,21 @@ async def test_a_message_that_waits_behind_others_is_not_sent_again(api, queue, 
     assert queue.take() == []
     queue.long = 2
     await dispatcher.resend()
+    assert queue.take() == [], "one may be on its way to a worker"
+    await dispatcher.resend()
     assert len(queue.take()) == 3, "which of them was lost, nobody knows"
+
+
+async def test_messages_that_are_there_twice_hide_a_lost_one_for_a_while_only(api, queue, dispatcher):
+    await submit(api, await api.client(), 1)
+    await dispatcher.resend()
+    await dispatcher.admit()
+    queue.take()
+    queue.long = 100
+    for late, sent in (("39 s", 0), ("41 s", 1), ("79 s", 0), ("81 s", 1)):
+        api.sql(f"UPDATE generation_jobs SET dispatch_at = now() - interval '{late}'")
+        await dispatcher.resend()
+        assert len(queue.take()) == sent, late
 
 
 async def test_a_queue_that_lost_its_memory_gets_every_message_again_at_once(api, queue, dispatcher):

@@ -9,12 +9,14 @@ import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from uuid import UUID
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 from joserfc.jwk import KeySet
 
+from jobs_service import events
 from jobs_service.main import build
 from jobs_service.routes import jobs as job_routes
 from jobs_service.settings import Settings
@@ -465,3 +467,14 @@ async def test_a_thousand_streams_in_one_process(api, process, opened):
             assert b"event-stream" not in rest
     async with asyncio.timeout(20):
         assert await running.wait() == -signal.SIGTERM, "as uvicorn ends when it was asked to"
+
+
+async def test_an_event_that_cannot_be_read_ends_its_own_streams_alone(api, app):
+    """As one of a newer release, while both run."""
+    strange, other = await api.job(), await api.job()
+    api.sql("UPDATE job_events SET stage = 'dreaming' WHERE job_id = %(id)s", id=strange["id"])
+    async with asyncio.timeout(10):
+        follower, later = app.state.follower, time.time() + 60
+        assert [event async for event in events.stream(follower, UUID(strange["id"]), after=0, until=later)] == []
+        await api.post(f"/api/v1/jobs/{other['id']}/cancel")
+        assert len([event async for event in events.stream(follower, UUID(other["id"]), after=0, until=later)]) == 2

@@ -43,6 +43,7 @@ from triton_common.telemetry import outgoing_headers
 TIMEOUT: Final = httpx2.Timeout(10.0, connect=2.0)
 ATTEMPTS: Final = 3
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+RENEW_AGAIN: Final = 5.0  # seconds until the next try, when auth-service did not answer and the old token is still good
 RENEW_BEFORE: Final = 60.0  # seconds before its end a token is replaced, so that none expires on its way
 
 _BY_STATUS: Final[dict[int, type[AppError]]] = {
@@ -320,26 +321,47 @@ class SyncServiceToken:
         self._http = SyncServiceClient(auth_url)
         self._lock = threading.Lock()
         self._token = ""
-        self._renew_at = 0.0
+        self._renew_at = self._ends_at = 0.0
 
     def value(self, *, refused: str | None = None) -> str:
         """A token that is valid for a while. `refused` is one that was answered with 401: keys change, and a laptop's
         clock sleeps with it."""
-        with self._lock:
-            if time.monotonic() >= self._renew_at or self._token == refused:
-                answer = self._http.request(
-                    "POST",
-                    "/api/v1/auth/token",
-                    headers={
-                        "Authorization": f"Basic {self._credentials()}",
-                        "Content-Type": "application/x-www-form-urlencoded",
-                    },
-                    content=b"grant_type=client_credentials",
-                )
-                self._token = answer["access_token"]
-                lifetime = float(answer["expires_in"])
-                self._renew_at = time.monotonic() + max(lifetime - RENEW_BEFORE, lifetime / 2)
+        if self._is_good(refused):
             return self._token
+        # One thread renews; the others go on with the old token while that is still valid.
+        waits = refused is not None or time.monotonic() >= self._ends_at
+        if not self._lock.acquire(blocking=waits):
+            return self._token
+        try:
+            if not self._is_good(refused):
+                self._renew(refused)
+            return self._token
+        finally:
+            self._lock.release()
+
+    def _is_good(self, refused: str | None) -> bool:
+        return time.monotonic() < self._renew_at and self._token != refused
+
+    def _renew(self, refused: str | None) -> None:
+        try:
+            answer = self._http.request(
+                "POST",
+                "/api/v1/auth/token",
+                headers={
+                    "Authorization": f"Basic {self._credentials()}",
+                    "Content-Type": "application/x-www-form-urlencoded",
+                },
+                content=b"grant_type=client_credentials",
+            )
+        except Unavailable:
+            if refused is not None or time.monotonic() >= self._ends_at:
+                raise
+            self._renew_at = time.monotonic() + RENEW_AGAIN
+            return
+        lifetime = float(answer["expires_in"])
+        now = time.monotonic()
+        self._token, self._ends_at = answer["access_token"], now + lifetime
+        self._renew_at = now + max(lifetime - RENEW_BEFORE, lifetime / 2)
 
     def _credentials(self) -> str:
         """Each part encoded by itself, as RFC 6749 §2.3.1 has it."""

@@ -36,6 +36,16 @@ SQLModel.metadata.naming_convention = NAMING_CONVENTION
 
 CONNECT_TIMEOUT: Final = 3  # seconds, as POOL_TIMEOUT: a request waits no longer than that for a dead Postgres
 POOL_TIMEOUT: Final = 3.0
+# A connection whose other end is gone without a word is given up after 10 s, and nobody waits for a lock or holds one
+# idle for long: else everybody behind would wait too.
+_CONNECTION: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "options": "-c lock_timeout=2s -c statement_timeout=60s -c idle_in_transaction_session_timeout=30s",
+}
 
 
 class AlreadyExists(Conflict):
@@ -84,7 +94,7 @@ class Database:
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT},
+            connect_args=_CONNECTION,
         )
         pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             url,
@@ -94,7 +104,7 @@ class Database:
             timeout=POOL_TIMEOUT,
             reconnect_timeout=30,
             open=False,
-            kwargs={"autocommit": True, "row_factory": dict_row, "connect_timeout": CONNECT_TIMEOUT},
+            kwargs={"autocommit": True, "row_factory": dict_row, **_CONNECTION},
         )
         await pool.open(wait=False)
         try:

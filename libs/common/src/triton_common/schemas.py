@@ -209,7 +209,13 @@ class JobClaim(Schema):
     )
 
 
-class ClaimedJob(Schema):
+class Told(Schema):
+    """Base of what jobs-service tells workers, which may be of an older release: what they do not know, they ignore."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ClaimedJob(Told):
     """All that a worker needs to know of the job it was given."""
 
     job_id: UUID
@@ -237,7 +243,7 @@ class JobProgress(Schema):
     message: str = Field(default="", max_length=500)
 
 
-class JobProgressAnswer(Schema):
+class JobProgressAnswer(Told):
     """Whether to go on."""
 
     cancelled: bool = Field(description="Somebody cancelled the job: stop, and finish with outcome cancelled")
@@ -275,7 +281,7 @@ class JobFinish(Schema):
         return self
 
 
-class JobFinishAnswer(Schema):
+class JobFinishAnswer(Told):
     """What became of the job."""
 
     status: JobStatus

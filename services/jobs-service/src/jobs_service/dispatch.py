@@ -28,6 +28,7 @@ class Dispatcher:
         self._per_client = per_client
         self._reachable = True
         self._incarnation = ""  # of the queue that holds our messages
+        self._short = False  # whether it held too few of them when we last looked
 
     async def run(self) -> None:
         """Send until cancelled: at once what is submitted here, and each second what the queue has lost."""
@@ -59,14 +60,19 @@ class Dispatcher:
         """Send messages again: of jobs that should have been claimed by now; of all, when the queue has lost them."""
         try:
             incarnation = await self._queue.incarnation()
-            if incarnation != self._incarnation:
-                await jobs.all_lost(self._database)
-                self._incarnation = incarnation
-            while admitted := await jobs.due_again(self._database, queued=await self._queue.waiting(RunJob.queue)):
-                if not await self._send(admitted):
-                    return
+            short = await self._queue.waiting(RunJob.queue) < await jobs.sent(self._database)
         except QueueUnavailable:
             self._note(reachable=False)
+            self._short = True
+            return
+        if incarnation != self._incarnation:
+            await jobs.all_lost(self._database)
+            self._incarnation = incarnation
+            self._short = True
+        lost, self._short = short and self._short, short  # twice: one may be between the queue and its claim
+        while admitted := await jobs.due_again(self._database, lost=lost):
+            if not await self._send(admitted):
+                return
 
     async def _send(self, admitted: list[Admitted]) -> bool:
         """Whether the queue took them all; those it did not take are due again."""
@@ -78,6 +84,7 @@ class Dispatcher:
                 sent += len(messages)
         except QueueUnavailable:
             self._note(reachable=False)
+            self._short = True
         else:
             self._note(reachable=True)
             return True

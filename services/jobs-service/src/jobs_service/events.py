@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from loguru import logger
+from pydantic import ValidationError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sse_starlette import ServerSentEvent
@@ -147,15 +148,26 @@ class Follower:
             return
         waiting = list(places.values())
         for new in found:
-            is_last, number = new.pop("is_last"), new.pop("number")
-            event = JobEventPublic.model_validate(new)
-            for watch in waiting[number - 1]:
-                watch.after = event.seq
-                watch.new.put_nowait(event)
-                if (
-                    is_last and event.status in FINAL
-                ):  # a final event that is not the last was followed by a user's retry
-                    watch.end()
+            _hand_out(new, waiting[new.pop("number") - 1])
+
+
+def _hand_out(new: Row, watches: list[Watch]) -> None:
+    """Give an event to the streams that wait for it."""
+    is_last = new.pop("is_last")
+    try:
+        event = JobEventPublic.model_validate(new)
+    except ValidationError as error:  # of a newer release: the stream is opened again there
+        logger.bind(kind=new["kind"], errors=error.error_count()).error("event is not readable")
+        event = None
+    for watch in watches:
+        if watch.over:
+            continue
+        if event is not None:
+            watch.after = event.seq
+            watch.new.put_nowait(event)
+        # a final event that is not the last was followed by a user's retry
+        if event is None or (is_last and event.status in FINAL):
+            watch.end()
 
 
 async def stream(follower: Follower, job_id: UUID, *, after: int, until: float) -> AsyncIterator[ServerSentEvent]:

@@ -391,16 +391,23 @@ async def admit(database: Database, *, per_client: int) -> list[Admitted]:
         return _in_order(await cursor.fetchall())
 
 
-async def due_again(database: Database, *, queued: int) -> list[Admitted]:
+async def sent(database: Database) -> int:
+    """How many jobs' messages should be in the queue."""
+    [answer] = await rows(database, moves.SENT, {})
+    jobs: int = answer["jobs"]
+    return jobs
+
+
+async def due_again(database: Database, *, lost: bool) -> list[Admitted]:
     """Up to moves.BATCH jobs whose message nobody has taken for a while; from now on they count as sent again.
 
-    None while as many messages are `queued` as there are jobs to claim: they only wait.
+    `lost` says that the queue holds too few messages; without that, of those that wait there far fewer are repeated.
     """
-    return _in_order(await rows(database, moves.RESEND, {"queued": queued}))
+    return _in_order(await rows(database, moves.RESEND, {"lost": lost}))
 
 
 def _in_order(admitted: list[Row]) -> list[Admitted]:
-    admitted.sort(key=lambda job: (LANES[job["priority"]], job["place"]))
+    admitted.sort(key=lambda job: (LANES[job["priority"]], job["place"], job["id"]))
     return [
         Admitted(
             lane=LANES[job["priority"]] + (job["place"] > 1),

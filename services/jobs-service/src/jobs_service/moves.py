@@ -324,15 +324,19 @@ UPDATE generation_jobs AS job SET dispatches = 1, dispatch_at = now() + interval
 FROM chosen WHERE job.id = chosen.id AND {_WAITING}
 RETURNING job.id, request_id, traceparent, priority, place"""  # noqa: S608  constants
 
-# A message that nobody has taken for 2, 2, 4, 8 and then every 10 seconds is sent again, unless as many wait in the
-# queue as there are jobs to claim: then it waits behind others. One that a dead worker took with it is so missed
-# for ten seconds at most, and the queue is no longer than twice what clients may have in flight.
+# A message that nobody has taken for 2, 2, 4, 8 and then every 10 seconds is sent again while some are `lost`: the
+# queue holds fewer than there are jobs to claim. While none is, they wait behind others; yet after 40 seconds, and then
+# twice as long each time, one is sent again all the same, for those that are twice in the queue hide one that is lost.
+_DUE_AGAIN: Final = """status = 'pending' AND dispatch_at <= now()
+      AND (%(lost)s OR dispatch_at <= now() - interval '20 seconds' * 2 ^ least(dispatches, 10))"""
 RESEND: Final = f"""
 UPDATE generation_jobs AS job SET dispatches = dispatches + 1,
   dispatch_at = now() + least(interval '2 seconds' * 2 ^ least(dispatches - 1, 10), interval '10 seconds')
-WHERE {_swept("status = 'pending' AND dispatch_at <= now()", order="dispatch_at")}
-  AND (SELECT count(*) FROM generation_jobs WHERE status = 'pending' AND dispatch_at IS NOT NULL) > %(queued)s
-RETURNING id, request_id, traceparent, priority, 2 AS place"""  # noqa: S608  a constant
+WHERE {_swept(_DUE_AGAIN, order="dispatch_at")}
+RETURNING id, request_id, traceparent, priority, 1 + (SELECT count(*) FROM (
+  SELECT FROM generation_jobs AS other WHERE other.client_id = job.client_id AND other.id <> job.id AND {_IN_FLIGHT}
+  LIMIT 1) AS other) AS place"""  # noqa: S608  a constant
+SENT: Final = "SELECT count(*) AS jobs FROM generation_jobs WHERE status = 'pending' AND dispatch_at IS NOT NULL"
 NOT_SENT: Final = """
 UPDATE generation_jobs SET dispatch_at = now(), dispatches = 1
 WHERE id = ANY (%(ids)s) AND status = 'pending' AND dispatch_at IS NOT NULL"""

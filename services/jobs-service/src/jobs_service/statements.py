@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
@@ -10,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from loguru import logger
 from psycopg import AsyncConnection, DataError
+from psycopg.errors import LockNotAvailable
 from psycopg.rows import DictRow
 from psycopg_pool import PoolTimeout
 
@@ -18,6 +21,7 @@ from triton_common.errors import Unprocessable
 
 Row = DictRow
 
+SILENCE: Final = 10.0  # seconds; a third of a lease, so that workers get another try
 OLDEST_POSTGRES: Final = 18  # the first with RETURNING old, new: see moves.py
 LARGEST_BATCH: Final = 100  # calls in a statement: documents, say, of a few megabytes in all
 
@@ -28,16 +32,37 @@ class TextNotStorable(Unprocessable):
 
 @asynccontextmanager
 async def connected(database: Database) -> AsyncIterator[AsyncConnection[Row]]:
-    """A connection in autocommit. Raises DatabaseUnavailable; TextNotStorable for NUL and the like."""
+    """A connection in autocommit, for SILENCE seconds at most.
+
+    Raises DatabaseUnavailable; TextNotStorable for NUL and the like.
+    """
     try:
         async with translated_errors(), database.pool.connection() as connection:
-            yield connection
+            silence = asyncio.get_running_loop().call_later(SILENCE, _hang_up, connection)
+            try:
+                yield connection
+            finally:
+                silence.cancel()
     except DataError as error:
         raise TextNotStorable("Send text without NUL, and numbers that are finite.") from error
-    except DatabaseUnavailable:
+    except DatabaseUnavailable as error:
         # after a restart of Postgres every waiting connection is dead: drop them all, not one an error
-        await database.pool.check()
+        if may_be_repeated(error):
+            await database.pool.check()
         raise
+
+
+def _hang_up(connection: AsyncConnection[Row]) -> None:
+    """End a wait that no cancellation ends: for a Postgres that is frozen, or behind a connection that is half open."""
+    if not connection.closed:
+        logger.warning("the database has said nothing for long: connection given up")
+        with socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+
+def may_be_repeated(error: DatabaseUnavailable) -> bool:
+    """Whether the next connection may do better: not when Postgres is down, everybody waits, or a row is locked."""
+    return not isinstance(error.__cause__, PoolTimeout | LockNotAvailable)
 
 
 async def check_version(database: Database) -> None:
@@ -55,7 +80,7 @@ async def rows(database: Database, statement: str, values: Mapping[str, Any]) ->
         async with connected(database) as connection:
             return await fetch(connection, statement, values)
     except DatabaseUnavailable as error:
-        if isinstance(error.__cause__, PoolTimeout):  # Postgres is down, or everybody waits: no use in waiting twice
+        if not may_be_repeated(error):
             raise
     async with connected(database) as connection:
         return await fetch(connection, statement, values)
@@ -124,12 +149,14 @@ class Batch:
     async def _turn(self, database: Database, taken: "list[Call]") -> None:
         try:
             found = await rows(database, self._statement, as_calls([values for values, _ in taken]))
-        except TextNotStorable as error:
-            if len(taken) > 1:  # one of them has it: the others must not pay for that
+        except (TextNotStorable, DatabaseUnavailable) as error:
+            theirs = isinstance(error, TextNotStorable) or isinstance(error.__cause__, LockNotAvailable)
+            if theirs and len(taken) > 1:  # one of them has it: the others must not pay for that
                 for one in taken:
                     await self._turn(database, [one])
             else:
-                _answer(taken[0], error)
+                for call in taken:
+                    _answer(call, error)
         except Exception as error:  # noqa: BLE001  it is raised where the calls were made
             for call in taken:
                 _answer(call, error)

@@ -1,40 +1,37 @@
-"""What is done each second: give the jobs of dead workers to others, end those over their time, count what waits,
-fire schedules.
+"""What is done each second: give the jobs of dead workers to others, end those over their time, count what waits.
 
 Sweeps of several processes lock different rows, and only Postgres' clock is asked.
 """
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from loguru import logger
 
-from jobs_service import idempotency, jobs, moves, schedules
+from jobs_service import idempotency, jobs, moves
 from jobs_service.backlog import Backlog
 from jobs_service.metrics import JOBS_PENDING, OLDEST_PENDING
-from jobs_service.settings import Policies
 from jobs_service.statements import check_version, connected
 from triton_common.db import Database, DatabaseUnavailable
 
 
-async def run(
-    database: Database, backlog: Backlog, *, interval: timedelta, lease: timedelta, policies: Policies
-) -> None:
+async def run(database: Database, backlog: Backlog, *, interval: timedelta, lease: timedelta) -> None:
     """Sweep until cancelled.
 
-    No lease expires in the first lease after a start, nor after Postgres was away: workers could not report meanwhile,
-    and get the time to do so before their jobs are given to others.
+    No lease expires in the first lease after a start, nor after a pause in which workers could not report, because
+    Postgres or this process was away or frozen: they get the time to do so before their jobs are given to others.
     """
-    not_before: datetime | None = None
+    last: datetime | None = None
+    not_before = datetime.max.replace(tzinfo=UTC)
     while True:
         try:
-            if not_before is None:
+            now = await jobs.now(database)
+            if last is None or now - last > interval + lease / 3:
                 await check_version(database)
-                not_before = await jobs.now(database) + lease
+                not_before = now + lease
+            last = now
             await sweep(database, backlog, not_before=not_before)
-            await schedules.fire(database, backlog, policies=policies)
         except DatabaseUnavailable as error:
-            not_before = None
             logger.bind(reason=error.message).warning("sweep failed: there is no database to work with")
         except Exception as error:  # noqa: BLE001  the next one may go better, and there must be one
             logger.opt(exception=error).error("sweep failed")
