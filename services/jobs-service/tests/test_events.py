@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from joserfc.jwk import KeySet
 
-from jobs_service import events
+from jobs_service.events import stream as events_of
 from jobs_service.main import build
 from jobs_service.routes import jobs as job_routes
 from jobs_service.settings import Settings
@@ -475,6 +475,6 @@ async def test_an_event_that_cannot_be_read_ends_its_own_streams_alone(api, app)
     api.sql("UPDATE job_events SET stage = 'dreaming' WHERE job_id = %(id)s", id=strange["id"])
     async with asyncio.timeout(10):
         follower, later = app.state.follower, time.time() + 60
-        assert [event async for event in events.stream(follower, UUID(strange["id"]), after=0, until=later)] == []
+        assert [event async for event in events_of(follower, UUID(strange["id"]), after=0, until=later)] == []
         await api.post(f"/api/v1/jobs/{other['id']}/cancel")
-        assert len([event async for event in events.stream(follower, UUID(other["id"]), after=0, until=later)]) == 2
+        assert len([event async for event in events_of(follower, UUID(other["id"]), after=0, until=later)]) == 2
