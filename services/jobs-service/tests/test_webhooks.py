@@ -3,6 +3,7 @@
 import asyncio
 from ipaddress import ip_network
 
+import psycopg
 import pytest
 from loguru import logger
 from psycopg.errors import CheckViolation
@@ -57,6 +58,68 @@ async def test_a_repeated_creation_answers_the_same_secret_and_none_is_stored_in
     await api.call("DELETE", f"/api/v1/webhooks/{made['id']}")
     gone = await api.post("/api/v1/webhooks", body, headers=key)
     assert gone.json()["code"] == "webhook_endpoint_not_found"
+
+
+async def test_a_rotation_that_is_repeated_beside_the_first_answers_the_same_secret(api):
+    """Not the one before, which would end a day later with whoever stored it."""
+    made = await endpoint(api, await api.client())
+    rotate, key = f"/api/v1/webhooks/{made['id']}/rotate-secret", {"Idempotency-Key": "rotate-1"}
+    answers = await asyncio.gather(*(api.post(rotate, headers=key) for _ in range(4)))
+    assert {answer.status_code for answer in answers} == {200}
+    [secret] = {answer.json()["secret"] for answer in answers}
+    assert secret != made["secret"]
+
+
+async def test_a_second_rotation_within_the_day_must_be_forced(api):
+    """Two clicks would end the secret that the receiver has."""
+    made = await endpoint(api, await api.client())
+    rotate = f"/api/v1/webhooks/{made['id']}/rotate-secret"
+    answers = await asyncio.gather(api.post(rotate), api.post(rotate))
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    first, refused = sorted(answers, key=lambda answer: answer.status_code)
+    assert refused.json()["code"] == "secret_just_rotated"
+    assert (await api.post(rotate, {"force": False})).status_code == 409
+    forced = await api.made(rotate, {"force": True}, headers={"Idempotency-Key": "rotate-1"})
+    assert forced["secret"] not in {made["secret"], first.json()["secret"]}
+    other = await api.post(rotate, {"force": False}, headers={"Idempotency-Key": "rotate-1"})
+    assert other.json()["code"] == "idempotency_key_reused"
+    api.sql("UPDATE webhook_endpoints SET previous_secret_expires_at = now()")
+    assert (await api.post(rotate)).status_code == 200
+
+
+async def behind(api, statement, request):
+    """The answer to a request that found a row locked by a statement, which is committed then."""
+    async with await psycopg.AsyncConnection.connect(api.database_url) as other:
+        await other.execute(statement)
+        asked = asyncio.create_task(request)
+        async with asyncio.timeout(10):
+            while not asked.done() and not api.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await other.commit()
+        return await asked
+
+
+async def test_a_delivery_that_ends_while_it_is_ordered_again_is_sent_again(api):
+    made = await endpoint(api, await api.client())
+    ordered = await api.made(f"/api/v1/webhooks/{made['id']}/test", None)
+    answer = await behind(
+        api,
+        "UPDATE webhook_deliveries SET status = 'delivered', delivered_at = now(), next_attempt_at = NULL",
+        api.post(f"/api/v1/webhooks/{made['id']}/deliveries/{ordered['id']}/redeliver"),
+    )
+    assert answer.status_code == 202
+    assert (answer.json()["status"], answer.json()["delivered_at"]) == ("pending", None)
+
+
+async def test_an_endpoint_that_is_disabled_while_it_is_enabled_is_enabled(api):
+    made = await endpoint(api, await api.client())
+    answer = await behind(
+        api,
+        "UPDATE webhook_endpoints SET enabled = false, disabled_at = now(), disabled_reason = 'It answered 410 Gone.'",
+        api.call("PATCH", f"/api/v1/webhooks/{made['id']}", json={"enabled": True}),
+    )
+    state = answer.json()
+    assert (answer.status_code, state["enabled"], state["disabled_reason"]) == (200, True, None)
 
 
 async def test_secrets_and_urls_are_in_no_log(api):

@@ -241,7 +241,7 @@ class JobPublic(Public):
     deadline_at: Time | None = Field(description="When it fails with timed_out; null until it is first started")
     created_by: str
     request_id: str
-    schedule_id: UUID | None = Field(description="The schedule that submitted it")
+    schedule_id: UUID | None = Field(description="The schedule that submitted it; it may be deleted since")
     scheduled_for: Time | None = Field(description="For which of the schedule's runs; null when it was run by hand")
     cancel_requested_at: Time | None
     started_at: Time | None
@@ -438,6 +438,12 @@ class WebhookEndpointWithSecret(WebhookEndpointPublic):
 
 
 class WebhookSecretRotate(Schema):
+    """How a secret is rotated."""
+
+    force: bool = Field(default=False, description="Also while the secret before still signs, which ends at once")
+
+
+class WebhookSecretRotation(WebhookSecretRotate):
     """What an Idempotency-Key of a rotation stands for."""
 
     endpoint_id: UUID
@@ -510,8 +516,8 @@ class ScheduleError(Schema):
     """Why a run made no job."""
 
     code: str = Field(
-        description="runs_missed, last_job_alive, schedule_invalid, or what submitting the job would have answered: "
-        "prospect_archived, queue_full …"
+        description="runs_missed, last_job_alive, schedule_invalid, internal_error, or what submitting the job would "
+        "have answered: prospect_archived, queue_full …"
     )
     message: str
     at: Time
@@ -551,4 +557,4 @@ class NextRun(Schema):
 class ScheduleDetail(SchedulePublic):
     """A schedule, and when it runs next."""
 
-    next_runs: list[NextRun] = Field(description="The next five; none while it is switched off")
+    next_runs: list[NextRun] = Field(description="The next five; none while it is switched off or not valid")

@@ -49,6 +49,10 @@ class WebhookEndpointDisabled(Conflict):
     """The webhook endpoint is disabled."""
 
 
+class SecretJustRotated(Conflict):
+    """The secret before the last rotation still signs."""
+
+
 class TooManyWebhookEndpoints(Conflict):
     """The client has as many webhook endpoints as it may have."""
 
@@ -102,9 +106,12 @@ async def reencrypt(database: Database, *, vault: Vault) -> None:
                 await connection.execute(_REENCRYPT.encode(), values)
 
 
-async def find(session: AsyncSession, endpoint_id: UUID, *, principal: Principal) -> WebhookEndpoint:
-    """The endpoint. Raises WebhookEndpointNotFound, for another client's too."""
-    endpoint = await session.get(WebhookEndpoint, endpoint_id)
+async def find(
+    session: AsyncSession, endpoint_id: UUID, *, principal: Principal, lock: bool = False
+) -> WebhookEndpoint:
+    """The endpoint. Raises WebhookEndpointNotFound, for another client's too. `lock` it to change what it says now:
+    who comes second sees what the first has made of it."""
+    endpoint = await session.get(WebhookEndpoint, endpoint_id, with_for_update={"key_share": True} if lock else None)
     if endpoint is None or not principal.can_see(endpoint.client_id):
         raise WebhookEndpointNotFound(f"There is no webhook endpoint {endpoint_id}.")
     return endpoint
@@ -168,8 +175,12 @@ async def change(
     return await _touched(session, endpoint)
 
 
-async def rotate(session: AsyncSession, endpoint: WebhookEndpoint, *, vault: Vault) -> WebhookEndpoint:
-    """A new secret; for a day the one before signs too."""
+async def rotate(session: AsyncSession, endpoint: WebhookEndpoint, *, vault: Vault, force: bool) -> WebhookEndpoint:
+    """A new secret; for a day the one before signs too. Raises SecretJustRotated within that day, unless forced: the
+    receiver may still go by the secret that would end."""
+    until, now = endpoint.previous_secret_expires_at, (await session.exec(select(func.now()))).one()
+    if until is not None and until > now and not force:
+        raise SecretJustRotated(f"Rotate it after {until.isoformat(timespec='seconds')}, or send force true.")
     endpoint.previous_secret = endpoint.secret
     endpoint.previous_secret_expires_at = func.now() + text(f"interval '{OVERLAP}'")  # type: ignore[assignment]
     endpoint.secret = _new_secret(vault)
@@ -196,7 +207,8 @@ async def send_test(session: AsyncSession, endpoint: WebhookEndpoint) -> Webhook
 
 async def redeliver(session: AsyncSession, endpoint: WebhookEndpoint, delivery_id: UUID) -> WebhookDelivery:
     """Have a delivery sent again, under the same id. Raises WebhookDeliveryNotFound, WebhookEndpointDisabled."""
-    delivery = await session.get(WebhookDelivery, delivery_id)
+    # locked: a sender that notes its end meanwhile would leave half of what is set here
+    delivery = await session.get(WebhookDelivery, delivery_id, with_for_update={"key_share": True})
     if delivery is None or delivery.endpoint_id != endpoint.id:
         raise WebhookDeliveryNotFound(f"There is no delivery {delivery_id}.")
     _must_be_enabled(endpoint)

@@ -21,9 +21,11 @@ from jobs_service.schemas import (
     WebhookEndpointUpdate,
     WebhookEndpointWithSecret,
     WebhookSecretRotate,
+    WebhookSecretRotation,
 )
 from jobs_service.webhooks import (
     ClientNotNamed,
+    SecretJustRotated,
     TooManyWebhookEndpoints,
     Vault,
     WebhookDeliveryNotFound,
@@ -114,7 +116,7 @@ async def update_webhook_endpoint(
     endpoint_id: UUID, body: WebhookEndpointUpdate, session: SessionDep, settings: SettingsDep, principal: Writer
 ) -> WebhookEndpointPublic:
     """Change a webhook endpoint; what is left out stays as it is. Enable it again with enabled true."""
-    endpoint = await webhooks.find(session, endpoint_id, principal=principal)
+    endpoint = await webhooks.find(session, endpoint_id, principal=principal, lock=True)
     fields = body.model_dump(exclude_unset=True)
     return WebhookEndpointPublic.model_validate(
         await webhooks.change(session, endpoint, fields, reach=Reach.of(settings))
@@ -129,11 +131,12 @@ async def delete_webhook_endpoint(endpoint_id: UUID, session: SessionDep, princi
 
 @router.post(
     "/{endpoint_id}/rotate-secret",
-    responses=problems(WebhookEndpointNotFound, IdempotencyKeyInUse, IdempotencyKeyReused),
+    responses=problems(WebhookEndpointNotFound, SecretJustRotated, IdempotencyKeyInUse, IdempotencyKeyReused),
 )
 async def rotate_webhook_secret(
     *,
     endpoint_id: UUID,
+    body: WebhookSecretRotate | None = None,
     session: SessionDep,
     settings: SettingsDep,
     principal: Writer,
@@ -141,17 +144,19 @@ async def rotate_webhook_secret(
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> WebhookEndpointWithSecret:
     """Get a new secret. For 24 hours the one before signs too, so that receivers have time to change."""
-    endpoint = await webhooks.find(session, endpoint_id, principal=principal)
+    # locked: a repeated request that runs beside the first one finds the secret that the first has made
+    endpoint = await webhooks.find(session, endpoint_id, principal=principal, lock=True)
+    force = body is not None and body.force
 
     async def make() -> WebhookEndpointPublic:
         vault = Vault(settings.encryption_keys)
-        return WebhookEndpointPublic.model_validate(await webhooks.rotate(session, endpoint, vault=vault))
+        return WebhookEndpointPublic.model_validate(await webhooks.rotate(session, endpoint, vault=vault, force=force))
 
     rotated = await once_in_session(
         session,
         caller=principal.subject,
         key=idempotency_key,
-        request=WebhookSecretRotate(endpoint_id=endpoint_id),
+        request=WebhookSecretRotation(endpoint_id=endpoint_id, force=force),
         make=make,
         answer=WebhookEndpointPublic,
     )
