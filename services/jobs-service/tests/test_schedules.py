@@ -10,13 +10,18 @@ import pytest
 from loguru import logger
 from uuid_utils.compat import uuid7
 
-from jobs_service import schedules, sweeps
+from jobs_service import cron, schedules
 from jobs_service.backlog import Backlog
+from jobs_service.main import build
 from jobs_service.settings import Policies
-from triton_common.db import Database
+from jobs_service.statements import LARGEST_BATCH
+from triton_common.db import Database, DatabaseUnavailable
 from triton_common.testing import eventually
 
 PATH = "/api/v1/schedules"
+STOP_HERE = """CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN new; END $$"""
+STOPPED = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND NOT granted"
 
 
 async def plan(api, client=None, **changes):
@@ -247,9 +252,20 @@ async def test_deleted_schedules_are_gone_and_their_jobs_stay(api, fire):
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/run")):
         answer = await api.call(method, f"{PATH}/{made['id']}{path}")
         assert (answer.status_code, answer.json()["code"]) == (404, "schedule_not_found")
-    kept = await api.read(job)
-    assert (kept["schedule_id"], kept["scheduled_for"]) == (None, job["scheduled_for"])
+    assert await api.read(job) == job
+    found = (await api.get("/api/v1/jobs", params={"schedule_id": made["id"]})).json()["items"]
+    assert [one["id"] for one in found] == [job["id"]]
     await fire()
+
+
+async def test_deleting_a_schedule_waits_for_no_job_of_it(api, postgres_url):
+    """They may be tens of thousands, and locked by what moves them."""
+    made = await scheduled(api)
+    await api.post(f"{PATH}/{made['id']}/run")
+    with psycopg.connect(postgres_url) as mover:
+        mover.execute("SELECT FROM generation_jobs FOR UPDATE")
+        async with asyncio.timeout(10):
+            assert (await api.call("DELETE", f"{PATH}/{made['id']}")).status_code == 204
 
 
 async def test_jobs_have_the_time_limit_of_their_schedule_or_the_usual_one(api, fire):
@@ -359,25 +375,69 @@ async def test_a_due_schedule_submits_its_job(api, app, fire):
     assert len(job["request_id"]) >= 8
 
 
-async def test_the_sweep_fires(settings, api, app):
+async def until(condition):
+    """What the condition answers, once it is true; nothing tells of it."""
+    async with asyncio.timeout(20):
+        while not (answer := await condition()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return answer
+
+
+@pytest.fixture
+async def each_second(settings, running):
+    """A second process, whose seconds are short."""
+    async with running(build(settings.model_copy(update={"sweep_interval": timedelta(milliseconds=20)}))):
+        yield
+
+
+@pytest.mark.usefixtures("each_second")
+async def test_what_is_due_fires_by_itself(api):
     made = await scheduled(api)
     make_due(api, made)
-    turns = asyncio.create_task(
-        sweeps.run(
-            app.state.database,
-            app.state.backlog,
-            interval=timedelta(milliseconds=20),
-            lease=settings.lease,
-            policies=settings.policies,
-        )
-    )
+    assert len(await until(lambda: jobs_of(api, made))) == 1
+
+
+async def test_what_is_due_fires_though_a_turn_failed(api, app, monkeypatch):
+    real, failures = schedules.fire, [DatabaseUnavailable(), OSError("a bug")]
+
+    async def fails_twice(*args, **options):
+        if failures:
+            raise failures.pop()
+        await real(*args, **options)
+
+    monkeypatch.setattr(schedules, "fire", fails_twice)
+    made = await scheduled(api)
+    make_due(api, made)
+    interval = timedelta(milliseconds=1)
+    turns = schedules.keep_firing(app.state.database, app.state.backlog, interval=interval, policies=Policies())
+    task = asyncio.create_task(turns)
     try:
-        async with asyncio.timeout(10):
-            while not (found := await jobs_of(api, made)):  # noqa: ASYNC110  nothing tells of it
-                await asyncio.sleep(0.02)
+        assert len(await until(lambda: jobs_of(api, made))) == 1
     finally:
-        turns.cancel()
-    assert len(found) == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("each_second")
+async def test_no_time_limit_waits_for_schedules(api, postgres_url):
+    """Nor a lease, nor a cancel: what ends jobs is beside what fires."""
+    made, job = await scheduled(api), await api.job()
+    api.sql(STOP_HERE)
+    api.sql(
+        "CREATE TRIGGER stop_here BEFORE UPDATE OF last_run_at ON schedules FOR EACH ROW EXECUTE FUNCTION stop_here()"
+    )
+    with psycopg.connect(postgres_url, autocommit=True) as gate:
+        gate.execute("SELECT pg_advisory_lock(1)")
+        make_due(api, made)
+        await asyncio.to_thread(eventually, lambda: api.sql(STOPPED))
+        api.sql("UPDATE generation_jobs SET deadline_at = now() WHERE id = %(id)s", id=job["id"])
+
+        async def over():
+            return (await api.read(job))["status"] == "failed"
+
+        await until(over)
+        assert await jobs_of(api, made) == [], "it is still firing"
+    assert len(await until(lambda: jobs_of(api, made))) == 1
 
 
 async def test_a_scheduled_job_makes_its_document(api, fire):
@@ -433,15 +493,13 @@ asyncio.run(main())
 async def test_a_scheduler_that_is_killed_in_the_middle_has_fired_nothing(api, fire, postgres_url):
     made = await scheduled(api)
     make_due(api, made)
-    api.sql("""CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN new; END $$""")
+    api.sql(STOP_HERE)
     api.sql("CREATE TRIGGER stop_here BEFORE UPDATE ON schedules FOR EACH ROW EXECUTE FUNCTION stop_here()")
     with psycopg.connect(postgres_url, autocommit=True) as gate:
         gate.execute("SELECT pg_advisory_lock(1)")
         scheduler = dying_scheduler(postgres_url)
         try:
-            waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            await asyncio.to_thread(eventually, lambda: api.sql(waiting), within=60)
+            await asyncio.to_thread(eventually, lambda: api.sql(STOPPED), within=60)
             await fire()  # what another has locked is its own, and nobody waits for it
             assert await jobs_of(api, made) == []
         finally:
@@ -604,31 +662,120 @@ async def test_a_schedule_that_is_valid_no_more_is_switched_off_and_says_why(api
     assert (known["enabled"], known["next_run_at"], known["next_runs"]) == (False, None, [])
     assert known["last_error"]["code"] == "schedule_invalid"
     assert said in known["last_error"]["message"]
+    assert "http" not in known["last_error"]["message"]
+    assert "\n" not in known["last_error"]["message"]
     assert len(await jobs_of(api, well)) == 1
     mended = {"timezone": "Europe/Berlin", "cron": "@daily", "parameters": {}, "enabled": True}
     answer = await api.call("PATCH", f"{PATH}/{made['id']}", json=mended)
     assert (answer.json()["enabled"], answer.json()["last_error"]) == (True, None)
 
 
-async def test_ten_thousand_due_schedules_are_drained_in_turns(api, app, fire):
-    """A turn of the sweep fires a thousand and goes on to its other work; the oldest first, none twice."""
+async def test_a_schedule_with_a_timezone_that_is_no_more_can_be_read_changed_and_mended(api):
     made = await scheduled(api)
+    api.sql("UPDATE schedules SET timezone = 'Europe/Bonn'")
+    path = f"{PATH}/{made['id']}"
+    known = await read(api, made)
+    assert (known["timezone"], known["next_run_at"], known["next_runs"]) == ("Europe/Bonn", made["next_run_at"], [])
+    assert (await api.call("PATCH", path, json={"name": "Renamed"})).json()["name"] == "Renamed"
+    refused = await api.call("PATCH", path, json={"cron": "30 7 * * *"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "schedule_invalid")
+    assert "timezone" in refused.json()["message"]
+    assert (await read(api, made))["cron"] == made["cron"]
+    mended = await api.call("PATCH", path, json={"timezone": "Europe/Berlin"})
+    assert (mended.status_code, len(mended.json()["next_runs"])) == (200, 5)
+
+
+async def test_run_with_parameters_of_another_release_is_refused_in_words(api):
+    made = await scheduled(api)
+    api.sql("""UPDATE schedules SET parameters = '{"colour": "red"}'""")
+    refused = await api.post(f"{PATH}/{made['id']}/run")
+    assert (refused.status_code, refused.json()["code"]) == (409, "schedule_invalid")
+    assert refused.json()["message"] == "parameters.colour: Extra inputs are not permitted"
+
+
+async def test_an_error_that_nobody_foresaw_stops_no_other_schedule(api, fire, monkeypatch):
+    bad, well = await scheduled(api, cron="7 6 * * *"), await scheduled(api)
+    make_due(api, bad, ago="1 hour")
+    make_due(api, well)
+    real = cron.due
+
+    def fails(expression, *args, **options):
+        if expression == bad["cron"]:
+            raise RuntimeError("secret detail")
+        return real(expression, *args, **options)
+
+    monkeypatch.setattr(cron, "due", fails)
+    await fire()
+    assert len(await jobs_of(api, well)) == 1
+    known = await read(api, bad)
+    assert (known["last_error"]["code"], known["enabled"]) == ("internal_error", False)
+    assert "secret" not in known["last_error"]["message"]
+
+
+async def test_what_postgres_refuses_for_one_schedule_stops_no_other(api, fire):
+    bad, well = await scheduled(api, missed_runs="all", cron="* * * * *"), await scheduled(api)
+    make_due(api, bad, ago="150 seconds")
+    make_due(api, well)
+    api.sql(f"ALTER TABLE generation_jobs ADD CONSTRAINT none_of_it CHECK (schedule_id <> '{bad['id']}')")
+    await fire()
+    assert len(await jobs_of(api, well)) == 1
+    known = await read(api, bad)
+    assert (known["last_error"]["code"], known["enabled"], known["last_job_id"]) == ("internal_error", True, None)
+    api.sql("ALTER TABLE generation_jobs DROP CONSTRAINT none_of_it")
+    make_due(api, bad)
+    await fire()
+    assert len(await jobs_of(api, bad)) == 1, "it goes on with its next run"
+
+
+# --- many at once
+
+
+def multiply(api, times):
+    """So many schedules more, like the one there is, each due a second before the last."""
     columns = (
         "client_id, prospect_id, value_proposition_id, name, job_type, created_by, cron, timezone, missed_runs, "
         "overlap, enabled"
     )
     api.sql(
         f"""INSERT INTO schedules (id, next_run_at, {columns})
-        SELECT uuidv7(), now() - make_interval(secs => n), {columns} FROM schedules, generate_series(1, 9999) AS n"""
+        SELECT uuidv7(), next_run_at - make_interval(secs => n), {columns}
+        FROM schedules, generate_series(1, {times}) AS n"""
     )
+
+
+def due(api):
+    return api.sql("SELECT count(*) AS due FROM schedules WHERE next_run_at <= now()")[0]["due"]
+
+
+async def test_many_due_schedules_are_drained_those_that_wait_longest_first_and_none_twice(api, app, fire):
+    made = await scheduled(api)
+    make_due(api, made)
+    multiply(api, 2 * schedules.BATCH)
     make_due(api, made, ago="1 day")
-    counts = []
-    while not counts or counts[-1] > 0:
-        assert len(counts) < 20
-        await fire()
-        counts.append(api.sql("SELECT count(*) AS due FROM schedules WHERE next_run_at <= now()")[0]["due"])
-        if len(counts) == 1:
-            assert (await read(api, made))["last_job_id"] is not None, "it has waited longest"
-    assert counts[:2] == [9000, 8000]
+    assert await schedules.fire_batch(app.state.database, app.state.backlog, policies=Policies()) == schedules.BATCH
+    assert (await read(api, made))["last_job_id"] is not None
+    assert due(api) == schedules.BATCH + 1
+    await fire()
+    assert due(api) == 0
     [total] = api.sql("SELECT count(*) AS jobs, count(DISTINCT schedule_id) AS schedules FROM generation_jobs")
-    assert (total["jobs"], total["schedules"]) == (10_000, 10_000)
+    assert (total["jobs"], total["schedules"]) == (2 * schedules.BATCH + 1, 2 * schedules.BATCH + 1)
+
+
+async def test_what_was_missed_comes_in_small_statements_and_short_transactions(api, app, fire):
+    """A client's schedules of each minute, after a day without jobs-service: a hundred jobs of each."""
+    made = await scheduled(api, missed_runs="all", cron="* * * * *")
+    make_due(api, made, ago="1 day")
+    multiply(api, 11)
+    api.sql("CREATE TABLE inserts (jobs int)")
+    api.sql("""CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO inserts SELECT count(*) FROM added; RETURN NULL; END $$""")
+    api.sql("""CREATE TRIGGER note AFTER INSERT ON generation_jobs REFERENCING NEW TABLE AS added
+        FOR EACH STATEMENT EXECUTE FUNCTION note()""")
+    assert await schedules.fire_batch(app.state.database, app.state.backlog, policies=Policies()) == 10
+    assert api.sql("SELECT count(*) AS jobs FROM generation_jobs")[0]["jobs"] == schedules.MOST_JOBS
+    assert due(api) == 2, "they are next"
+    await fire()
+    assert due(api) == 0
+    [total] = api.sql("SELECT count(*) AS jobs, count(DISTINCT schedule_id) AS schedules FROM generation_jobs")
+    assert (total["jobs"], total["schedules"]) == (1200, 12)
+    assert api.sql("SELECT max(jobs) AS most FROM inserts")[0]["most"] <= LARGEST_BATCH

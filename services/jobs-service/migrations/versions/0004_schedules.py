@@ -59,14 +59,6 @@ def upgrade() -> None:
     )
     op.add_column("generation_jobs", sa.Column("schedule_id", sa.Uuid(), nullable=True))
     op.add_column("generation_jobs", sa.Column("scheduled_for", sa.DateTime(timezone=True), nullable=True))
-    op.create_foreign_key(
-        op.f("fk_generation_jobs_schedule_id_schedules"),
-        "generation_jobs",
-        "schedules",
-        ["schedule_id"],
-        ["id"],
-        ondelete="SET NULL",
-    )
     op.create_index(
         "uq_generation_jobs_scheduled",
         "generation_jobs",
@@ -79,7 +71,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take back."""
     op.drop_index("uq_generation_jobs_scheduled", table_name="generation_jobs")
-    op.drop_constraint(op.f("fk_generation_jobs_schedule_id_schedules"), "generation_jobs")
     op.drop_column("generation_jobs", "scheduled_for")
     op.drop_column("generation_jobs", "schedule_id")
     op.drop_table("schedules")

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from jobs_service import schedules as firing
 from jobs_service import sweeps
 from jobs_service.addresses import Reach
 from jobs_service.backlog import Backlog
@@ -51,14 +52,11 @@ def build(settings: Settings | None = None) -> FastAPI:
                 asyncio.create_task(app.state.dispatcher.run(), name="dispatcher"),
                 asyncio.create_task(app.state.follower.run(), name="follower"),
                 asyncio.create_task(
-                    sweeps.run(
-                        database,
-                        backlog,
-                        interval=chosen.sweep_interval,
-                        lease=chosen.lease,
-                        policies=chosen.policies,
-                    ),
-                    name="sweeps",
+                    sweeps.run(database, backlog, interval=chosen.sweep_interval, lease=chosen.lease), name="sweeps"
+                ),
+                asyncio.create_task(
+                    firing.keep_firing(database, backlog, interval=chosen.sweep_interval, policies=chosen.policies),
+                    name="schedules",
                 ),
             }
             try:

@@ -131,7 +131,7 @@ class Job(Table, table=True):
     request_id: str
     traceparent: str = Field(sa_column_kwargs={"server_default": ""})
     idempotency_key: str | None = None
-    schedule_id: UUID | None = Field(default=None, foreign_key="schedules.id", ondelete="SET NULL")
+    schedule_id: UUID | None = None  # no foreign key: it stays when the schedule is deleted
     scheduled_for: datetime | None = timestamp(nullable=True)  # null when somebody ran the schedule by hand
     priority: JobPriority = Field(sa_type=PRIORITY, sa_column_kwargs={"server_default": JobPriority.NORMAL.value})
     time_limit_seconds: int = Field(sa_column_kwargs={"server_default": "1800"})

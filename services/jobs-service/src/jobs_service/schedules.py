@@ -1,10 +1,12 @@
-"""Schedules: jobs that are submitted again and again, and the sweep that submits them.
+"""Schedules: jobs that are submitted again and again, and what submits them when they are due.
 
 A due schedule is locked, its jobs are inserted and its next run is set in one transaction: who dies in the middle has
 fired nothing, who comes second finds nothing due. Postgres' clock alone says what is due.
 """
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
@@ -13,6 +15,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from loguru import logger
+from psycopg import AsyncConnection, DataError, IntegrityError
 from pydantic import ValidationError
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -35,15 +38,17 @@ from jobs_service.schemas import (
     ScheduleRun,
 )
 from jobs_service.settings import Policies
-from jobs_service.statements import Row, as_calls, connected, fetch
+from jobs_service.statements import LARGEST_BATCH, Row, as_calls, connected, fetch
 from triton_common.auth import Principal
-from triton_common.db import Database
+from triton_common.db import Database, DatabaseUnavailable
 from triton_common.errors import AppError, Conflict, NotFound
 from triton_common.logging import log_context
 
 BATCH: Final = 100  # schedules fired in one transaction
-BATCHES: Final = 10  # a sweep: the others of its works wait no longer than for a thousand jobs
-GRACE: Final = timedelta(minutes=1)  # a run that is younger was not missed, just fired by a sweep that had more to do
+MOST_JOBS: Final = (
+    1000  # and no further schedule once they have so many jobs: who changes one waits for its transaction
+)
+GRACE: Final = timedelta(minutes=1)  # a run that is younger was not missed, there was just more to fire before it
 KEPT: Final = 100  # missed runs that are made up for
 MOST_PER_CLIENT: Final = 100
 SHOWN: Final = 5  # next runs
@@ -61,6 +66,8 @@ FROM jsonb_to_recordset(%(calls)s::jsonb) AS call (id uuid, next_run_at timestam
 WHERE schedule.id = call.id"""
 _FIND: Final = "SELECT * FROM schedules WHERE id = %(id)s FOR NO KEY UPDATE"
 _RUN: Final = "UPDATE schedules SET last_run_at = now(), last_job_id = %(job_id)s WHERE id = %(id)s"
+_VALID_NO_MORE: Final = (cron.InvalidCron, cron.InvalidTimezone, ValidationError)
+"""Of a schedule that was valid once: its timezone was dropped, say, or its parameters are those of another release."""
 
 
 class ScheduleNotFound(NotFound):
@@ -69,6 +76,10 @@ class ScheduleNotFound(NotFound):
 
 class TooManySchedules(Conflict):
     """The client has as many schedules as it may."""
+
+
+class ScheduleInvalid(Conflict):
+    """The schedule was valid once and is no more."""
 
 
 # --- what users do
@@ -125,7 +136,7 @@ async def find(session: AsyncSession, schedule_id: UUID, *, principal: Principal
 
 async def change(session: AsyncSession, schedule: Schedule, fields: dict[str, Any]) -> Schedule:
     """Put new values into fields of a locked schedule. When its plan changes or it is switched on, its next run is the
-    first from now: what it missed before is no longer missed."""
+    first from now: what it missed before is no longer missed. Raises ScheduleInvalid."""
     now = await _now(session)
     replanned = "cron" in fields or "timezone" in fields or not schedule.enabled
     for name, value in fields.items():
@@ -133,7 +144,10 @@ async def change(session: AsyncSession, schedule: Schedule, fields: dict[str, An
     if not schedule.enabled:
         schedule.next_run_at = None
     elif replanned:
-        schedule.next_run_at = cron.following(schedule.cron, schedule.timezone, after=now)
+        try:
+            schedule.next_run_at = cron.following(schedule.cron, schedule.timezone, after=now)
+        except _VALID_NO_MORE as error:  # the one of the two that is not changed
+            raise ScheduleInvalid(_wrong(error)) from error
         schedule.last_error = None
     schedule.updated_at = func.now()  # type: ignore[assignment]  # the server's time, read back below
     await session.flush()
@@ -142,12 +156,12 @@ async def change(session: AsyncSession, schedule: Schedule, fields: dict[str, An
 
 
 def detail(schedule: Schedule) -> ScheduleDetail:
-    """The schedule with its next runs; with none while it is switched off."""
+    """The schedule with its next runs; with none while it is switched off, or when it is valid no more."""
     next_runs: list[NextRun] = []
     if (first := schedule.next_run_at) is not None:
-        zone = ZoneInfo(schedule.timezone)
-        coming = [first, *islice(cron.runs(schedule.cron, schedule.timezone, after=first), SHOWN - 1)]
-        next_runs = [NextRun(at=run, local=run.astimezone(zone)) for run in coming]
+        with suppress(*_VALID_NO_MORE):
+            coming = [first, *islice(cron.runs(schedule.cron, schedule.timezone, after=first), SHOWN - 1)]
+            next_runs = [NextRun(at=run, local=run.astimezone(ZoneInfo(schedule.timezone))) for run in coming]
     return ScheduleDetail(**SchedulePublic.model_validate(schedule).model_dump(), next_runs=next_runs)
 
 
@@ -162,8 +176,8 @@ async def run(
 ) -> JobPublic:
     """A job of the schedule now, beside its plan; with a known Idempotency-Key, the first answer.
 
-    Raises ScheduleNotFound, ClientArchived, ProspectArchived, ValuePropositionArchived, QueueFull, and what
-    `idempotency.once` raises.
+    Raises ScheduleNotFound, ScheduleInvalid, ClientArchived, ProspectArchived, ValuePropositionArchived, QueueFull, and
+    what `idempotency.once` raises.
     """
     async with connected(database) as connection, connection.transaction():
 
@@ -171,7 +185,10 @@ async def run(
             found = await fetch(connection, _FIND, {"id": schedule_id})
             if not found or not principal.can_see(found[0]["client_id"]):
                 raise ScheduleNotFound(f"There is no schedule {schedule_id}.")
-            values = _submission(found[0], backlog, policies=policies, created_by=principal.subject)
+            try:
+                values = _submission(found[0], backlog, policies=policies, created_by=principal.subject)
+            except _VALID_NO_MORE as error:
+                raise ScheduleInvalid(_wrong(error)) from error
             made = await jobs.submit_within(connection, values)
             await connection.execute(_RUN.encode(), {"id": schedule_id, "job_id": made.id})
             return made
@@ -203,12 +220,20 @@ def _submission(
     return values | {"schedule_id": schedule["id"], "scheduled_for": run}
 
 
+def _wrong(error: ValueError) -> str:
+    """What is wrong, in a sentence: pydantic's own text has several lines, the value and a link."""
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in found)
+    return str(error)
+
+
 def _count(job: JobPublic, backlog: Backlog) -> None:
     JOBS_CREATED.labels(job.job_type).inc()
     backlog.added(job.client_id)
 
 
-# --- what sweeps do
+# --- what is done each second
 
 
 @dataclass
@@ -225,23 +250,52 @@ class _Firing:
         """Say on the schedule why a run made no job."""
         self.error = {"code": code, "message": message, "at": self.schedule["now"].isoformat()}
 
+    def breaks(self, error: Exception) -> None:
+        """The same of what nobody foresaw."""
+        logger.bind(schedule_id=str(self.schedule["id"])).opt(exception=error).error("schedule failed")
+        self.fails("internal_error", "No job was made: something unexpected happened, and is in the log.")
+
+
+_Asked = tuple[_Firing, dict[str, Any]]
+"""A job to submit, and whose."""
+
+
+async def keep_firing(database: Database, backlog: Backlog, *, interval: timedelta, policies: Policies) -> None:
+    """Fire what is due until cancelled: a task beside the sweeps, so that no lease and no time limit waits for it."""
+    while True:
+        try:
+            await fire(database, backlog, policies=policies)
+        except DatabaseUnavailable as error:
+            logger.bind(reason=error.message).warning("no schedule fires: there is no database to work with")
+        except Exception as error:  # noqa: BLE001  the next turn may go better, and there must be one
+            logger.opt(exception=error).error("firing schedules failed")
+        await asyncio.sleep(interval.total_seconds())
+
 
 async def fire(database: Database, backlog: Backlog, *, policies: Policies) -> None:
-    """Submit the jobs of all schedules that are due; of a thousand at most, the others are next."""
-    for _ in range(BATCHES):
-        if await fire_batch(database, backlog, policies=policies) < BATCH:
-            return
+    """Submit the jobs of all schedules that are due."""
+    while await fire_batch(database, backlog, policies=policies):
+        pass
 
 
 async def fire_batch(database: Database, backlog: Backlog, *, policies: Policies) -> int:
-    """Fire some due schedules in one transaction. Answers how many; those another sweep has locked are left to it."""
+    """Fire some due schedules, those that wait longest, in one transaction. Answers how many.
+
+    Those another process has locked are left to it; those that are too much for this transaction stay due.
+    """
+    firings: list[_Firing] = []
+    asked: list[_Asked] = []
     async with connected(database) as connection, connection.transaction():
-        firings = [_plan(schedule, backlog, policies=policies) for schedule in await fetch(connection, _DUE, {})]
+        for schedule in await fetch(connection, _DUE, {}):
+            firing = _plan(schedule, backlog, policies=policies)
+            firings.append(firing)
+            asked += [(firing, values) for values in firing.submissions]
+            if len(asked) >= MOST_JOBS:
+                break
         if not firings:
             return 0
-        asked = [(firing, values) for firing in firings for values in firing.submissions]
-        answers = await fetch(connection, moves.SUBMIT, as_calls([values for _, values in asked])) if asked else []
-        _note(asked, answers)
+        for start in range(0, len(asked), LARGEST_BATCH):
+            await _submit(connection, asked[start : start + LARGEST_BATCH])
         await connection.execute(_FIRED.encode(), as_calls([_outcome(firing) for firing in firings]))
     for firing in firings:
         _tell(firing, backlog)
@@ -272,14 +326,30 @@ def _plan(schedule: Row, backlog: Backlog, *, policies: Policies) -> _Firing:
                 _submission(schedule, backlog, policies=policies, created_by=schedule["created_by"], run=run)
                 for run in runs
             ]
-    except (cron.InvalidCron, cron.InvalidTimezone, ValidationError) as error:
-        # what was valid once: a timezone that is no more, parameters of another release
+    except _VALID_NO_MORE as error:
         firing.next_run_at = None
-        firing.fails("schedule_invalid", f"Switched off: {error}")
+        firing.fails("schedule_invalid", f"Switched off: {_wrong(error)}")
+    except Exception as error:  # noqa: BLE001  the others must fire; without a next run this one is switched off
+        firing.breaks(error)
     return firing
 
 
-def _note(asked: Sequence[tuple[_Firing, dict[str, Any]]], answers: Sequence[Row]) -> None:
+async def _submit(connection: AsyncConnection[Row], asked: Sequence[_Asked]) -> None:
+    """Insert jobs, and note what came of each. What Postgres refuses for one of them alone holds up no other."""
+    try:
+        async with connection.transaction():  # a savepoint
+            answers = await fetch(connection, moves.SUBMIT, as_calls([values for _, values in asked]))
+    except (DataError, IntegrityError) as error:
+        if len(asked) == 1:
+            asked[0][0].breaks(error)
+            return
+        for one in asked:
+            await _submit(connection, [one])
+    else:
+        _note(asked, answers)
+
+
+def _note(asked: Sequence[_Asked], answers: Sequence[Row]) -> None:
     """Note the jobs that were made, and why others were not."""
     by_call = {answer["n"]: answer for answer in answers}
     for n, (firing, values) in enumerate(asked):

@@ -17,7 +17,7 @@ from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, 
 from jobs_service.jobs import DifferentClients, QueueFull
 from jobs_service.models import Schedule
 from jobs_service.routes.state import ERRORS, BacklogDep, IdempotencyKeyHeader, SettingsDep
-from jobs_service.schedules import ScheduleNotFound, TooManySchedules
+from jobs_service.schedules import ScheduleInvalid, ScheduleNotFound, TooManySchedules
 from jobs_service.schemas import (
     JobPublic,
     ScheduleCreate,
@@ -94,7 +94,7 @@ async def read_schedule(schedule_id: UUID, session: SessionDep, principal: Reade
     return schedules.detail(await schedules.find(session, schedule_id, principal=principal))
 
 
-@router.patch("/{schedule_id}", responses=problems(ScheduleNotFound))
+@router.patch("/{schedule_id}", responses=problems(ScheduleNotFound, ScheduleInvalid))
 async def update_schedule(
     schedule_id: UUID, body: ScheduleUpdate, session: SessionDep, principal: Writer
 ) -> ScheduleDetail:
@@ -106,7 +106,7 @@ async def update_schedule(
 
 @router.delete("/{schedule_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problems(ScheduleNotFound))
 async def delete_schedule(schedule_id: UUID, session: SessionDep, principal: Writer) -> None:
-    """Delete a schedule. The jobs it has made stay, and no longer name it."""
+    """Delete a schedule. The jobs it has made stay, and are found by its id as before."""
     await session.delete(await schedules.find(session, schedule_id, principal=principal, lock=True))
 
 
@@ -115,6 +115,7 @@ async def delete_schedule(schedule_id: UUID, session: SessionDep, principal: Wri
     status_code=status.HTTP_202_ACCEPTED,
     responses=problems(
         ScheduleNotFound,
+        ScheduleInvalid,
         ClientArchived,
         ProspectArchived,
         ValuePropositionArchived,
