@@ -157,8 +157,9 @@ def test_what_is_wrong_is_told_in_a_sentence(platform, triton_jobs):
     assert triton_jobs("get", "").exit_code == 2
     token = triton_jobs("list", TRITON_TOKEN="nonsense")
     assert "(token_malformed, request " in token.stderr
-    invalid = triton_jobs("submit", *of(platform), "--time-limit", "2d")
-    assert "  body.time_limit_seconds: Input should be less than or equal to 86400" in invalid.stderr
+    invalid = triton_jobs("list", "--cursor", "nonsense")
+    assert invalid.exit_code == 1
+    assert "(validation_failed, request " in invalid.stderr
 
 
 def test_ctrl_c_ends_the_watching_not_the_job(platform, triton_jobs, process):

@@ -1,5 +1,6 @@
 """`triton jobs` against a small platform that answers as the real one does, on networks that do not."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from triton_cli import filters, jobs, progress
 from triton_cli.main import app
-from triton_cli.state import State
+from triton_cli.state import CHECKOUT, State
 from triton_common.schemas import JobPriority, JobStatus
 from triton_common.settings import CommonSettings
 from triton_common.testing import free_port
@@ -56,6 +57,7 @@ class Platform:
         self.lost_answers = 0
         self.streams = True
         self.token_ends = False
+        self.still = False  # streams stay open, with nothing more to say
         self.left = 25_000  # jobs that a selection matches
         self.at_once = 10_000
         self._catalogue("clients")
@@ -94,8 +96,8 @@ class Platform:
                 return Response("Bad Gateway", status_code=502)
             if body.get("priority") == "low":
                 return _problem(429, "queue_full", "There are 10000 pending jobs.", {"Retry-After": "7"})
-            if body.get("time_limit_seconds") == 1:
-                details = [{"field": "body.time_limit_seconds", "issue": "at least 10", "code": "x"}]
+            if body.get("time_limit_seconds") == 10:
+                details = [{"field": "body.time_limit_seconds", "issue": "at least 11 here", "code": "x"}]
                 return _problem(422, "validation_failed", "Correct the fields.", details=details)
             return {"id": JOB}
 
@@ -154,6 +156,9 @@ class Platform:
         for new in self.events:
             if after < new["seq"] <= until:
                 yield f"id: {new['seq']}\ndata: {json.dumps(new)}\n\n"
+        while self.still:
+            await asyncio.sleep(0.02)
+            yield ": still there\n\n"
 
 
 def _problem(
@@ -295,8 +300,8 @@ def test_a_refusal_has_its_code_its_request_its_fields_and_when_to_try_again(tri
         "error: POST /api/v1/jobs answered 429: There are 10000 pending jobs. (queue_full, request r-1)"
         " Try again in 7 s.\n"
     )
-    invalid = triton_jobs(*base, "--time-limit", "1s")
-    assert invalid.stderr.splitlines()[1] == "  body.time_limit_seconds: at least 10"
+    invalid = triton_jobs(*base, "--time-limit", "10s")
+    assert invalid.stderr.splitlines()[1] == "  body.time_limit_seconds: at least 11 here"
     assert (full.exit_code, invalid.exit_code, full.stdout) == (1, 1, "")
 
 
@@ -318,6 +323,25 @@ def test_a_list_takes_as_many_pages_as_it_needs(platform, triton_jobs):
     ]
 
 
+@pytest.mark.parametrize(
+    "options", [["--status", "failed,cancelled"], ["--status", "failed, cancelled", "--status", "failed"]]
+)
+def test_states_may_have_commas_between(platform, triton_jobs, options):
+    assert triton_jobs("list", *options).exit_code == 0
+    assert platform.bodies[0]["status"] == ["failed", "cancelled"]
+
+
+def test_events_are_followed_no_longer_than_asked_for(platform, triton_jobs):
+    platform.events, platform.breaks_after = HISTORY[:2], [2]
+    platform.still = True
+    late = triton_jobs("events", JOB, "--follow", "--timeout", "0.3s")
+    assert late.exit_code == 5
+    assert [line.split("\t")[2] for line in late.stdout.splitlines()] == ["submitted", "claimed"]
+    assert f"Job {JOB} is not over after 0.3 s; it goes on" in late.stderr
+    platform.events, platform.still, platform.breaks_after = HISTORY, False, [6]
+    assert triton_jobs("events", JOB, "--follow", "--timeout", "1m").exit_code == 0
+
+
 def test_a_table_shows_whole_ids(triton_jobs, monkeypatch):
     said = StringIO()
     monkeypatch.setattr(jobs, "output", Console(file=said, force_terminal=True, width=80, color_system=None))
@@ -332,8 +356,9 @@ def test_a_table_shows_whole_ids(triton_jobs, monkeypatch):
 def test_a_selection_is_asked_about_and_changed_call_after_call(platform, triton_jobs):
     declined = triton_jobs("cancel", "--status", "pending")
     assert declined.exit_code == 1
-    assert "Cancel more than 10,000 jobs?" in declined.stderr
-    assert "--yes answers where nobody can be asked" in declined.stderr
+    question, told = declined.stderr.splitlines()
+    assert question.startswith("Cancel more than 10,000 jobs?")
+    assert told == "error: Nobody answered, and nothing was done. Where nobody can be asked, use --yes."
     assert all(body["dry_run"] for body in platform.bodies)
 
     dry = triton_jobs("cancel", "--status", "pending", "--dry-run")
@@ -353,11 +378,50 @@ def test_a_filter_that_is_empty_is_a_mistake_and_not_all_jobs(platform, triton_j
     assert platform.left == 25_000
 
 
-def test_what_to_change_is_named_one_way(triton_jobs):
-    for arguments in ([], [JOB, "--status", "failed"]):
-        answer = triton_jobs("retry", *arguments)
-        assert answer.exit_code == 1
-        assert "Which jobs to retry?" in answer.stderr
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_what_to_change_is_named_one_way(triton_jobs, verb):
+    for arguments in ([], ["--dry-run"], ["--yes"]):
+        answer = triton_jobs(verb, *arguments)
+        assert answer.exit_code == 2
+        assert answer.stderr == (f"error: Which jobs to {verb}? Name their ids, or choose by --status and the like.\n")
+    both = triton_jobs(verb, JOB, "--status", "failed")
+    assert both.exit_code == 2
+    assert "Ids and filters exclude each other" in both.stderr
+
+
+SUBMIT = ("submit", "--prospect", JOB, "--value-proposition", JOB)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ((*SUBMIT, "--time-limit", "5s"), "5s is no time limit"),
+        ((*SUBMIT, "--time-limit", "2d"), "2d is no time limit"),
+        ((*SUBMIT, "--time-limit", "10.5s"), "10.5s is no time limit"),
+        ((*SUBMIT, "--time-limit", "soon"), "soon is no duration"),
+        ((*SUBMIT, "--idempotency-key", ""), "nothing is no key"),
+        ((*SUBMIT, "--timeout", "5s"), "--timeout ends --watch or --wait"),
+        (("events", JOB, "--timeout", "5s"), "--timeout ends --follow"),
+        (("list", "--type", "foo"), "'value_proposition'"),
+        (("list", "--error-code", "%"), "% is no code"),
+        (("list", "--error-code", "mod*el"), "mod*el is no code"),
+        (("cancel", "--error-code", "", "--yes"), "nothing is no code"),
+        (("cancel", "--status", "failed,over", "--yes"), "over is no state"),
+        (("cancel", "--status", "", "--yes"), "nothing is no state"),
+        (("list", "--url", "localhost:8000"), "is no URL of a platform"),
+    ],
+)
+def test_what_the_command_can_judge_is_wrong_usage(platform, triton_jobs, command, told):
+    answer = triton_jobs(*command, COLUMNS="200")
+    assert answer.exit_code == 2
+    assert told in answer.stderr
+    assert platform.logins == []
+
+
+def test_time_limits_are_seconds_or_spans():
+    assert [filters.time_limit(text) for text in ("10", "90s", "1.5m", "10m", "2h", "1d")] == [
+        *(10, 90, 90, 600, 7200, 86_400)
+    ]
 
 
 def test_an_answer_that_is_none_of_ours_is_told_of(triton_jobs):
@@ -373,14 +437,14 @@ def test_an_answer_that_is_none_of_ours_is_told_of(triton_jobs):
         ({"TRITON_EMAIL": None, "TRITON_PASSWORD": None}, "Nobody to log in as at http://127.0.0.1:"),
         ({"TRITON_TOKEN": "a\nb"}, "TRITON_TOKEN is no token"),
         ({"TRITON_URL": "localhost:8000"}, "localhost:8000 is no URL of a platform"),
-        ({"TRITON_URL": "http://sam:pw@localhost:8000"}, "names no user"),
+        ({"TRITON_URL": "http://sam:pw@localhost:8000"}, "URL names no user"),
         ({"TRITON_URL": "http://localhost:port"}, "http://localhost:port is no URL"),
         ({"TRITON_URL": f"http://127.0.0.1:{free_port()}"}, "does not answer (ConnectError). See `triton status`"),
     ],
 )
 def test_what_keeps_from_the_platform_is_told(triton_jobs, environment, told):
     answer = triton_jobs("list", **environment)
-    assert answer.exit_code == 1
+    assert answer.exit_code == (2 if "no URL" in told or "no user" in told else 1)
     assert told in answer.stderr
 
 
@@ -406,8 +470,21 @@ def test_the_admins_password_goes_to_no_other_platform(platform, triton_jobs, tm
 
 
 def test_choices_are_those_of_the_platform():
-    assert [status.value for status in filters.Status] == [status.value for status in JobStatus]
+    assert list(get_args(filters.Status)) == [status.value for status in JobStatus]
     assert list(get_args(filters.Priority)) == [priority.value for priority in JobPriority]
+    api = json.loads((CHECKOUT / "docs" / "openapi" / "jobs-service.json").read_text())
+    job = api["components"]["schemas"]["JobCreate"]["properties"]
+    assert get_args(filters.JobType) == (job["job_type"]["const"],)
+    limit = job["time_limit_seconds"]["anyOf"][0]
+    assert (filters.TIME_LIMITS[0], filters.TIME_LIMITS[-1]) == (limit["minimum"], limit["maximum"])
+    taken = {
+        parameter["name"]: parameter["schema"].get("anyOf", [{}])[0]
+        for method in ("get", "post")
+        for parameter in api["paths"]["/api/v1/jobs"][method]["parameters"]
+    }
+    assert taken["error_code"] == {"type": "string", "minLength": 1, "pattern": filters.ERROR_CODE}
+    key = taken["Idempotency-Key"]
+    assert (key["pattern"], key["maxLength"]) == (filters.KEY, filters.LONGEST_KEY)
 
 
 def test_times_are_moments_or_how_long_ago():

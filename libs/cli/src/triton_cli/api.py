@@ -10,7 +10,7 @@ import httpx2
 
 from triton_cli.command import say
 from triton_cli.filters import Json
-from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State, url_of
+from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State, WrongUsage, url_of
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
 STREAM_SILENCE: Final = 60.0  # seconds without even a heartbeat, then the stream is opened anew
@@ -75,11 +75,11 @@ class Api:
         try:
             parts = httpx2.URL(url)
         except (httpx2.InvalidURL, ValueError) as error:
-            raise CommandFailed(f"{url} is no URL: {error}.") from error
+            raise WrongUsage(f"{url} is no URL: {error}.") from error
         if parts.userinfo:
-            raise CommandFailed("The platform's URL names no user: set TRITON_EMAIL and TRITON_PASSWORD.")
+            raise WrongUsage("The platform's URL names no user: set TRITON_EMAIL and TRITON_PASSWORD.")
         if parts.scheme not in ("http", "https") or not parts.host:
-            raise CommandFailed(f"{url} is no URL of a platform: http:// or https://, then the host.")
+            raise WrongUsage(f"{url} is no URL of a platform: http:// or https://, then the host.")
         self.url = url.rstrip("/")
         self._here = parts.host in LOOPBACK
         self._token = token

@@ -50,7 +50,7 @@ def sentences(command: Callable[P, None]) -> Callable[P, None]:
                 sys.stdout.flush()  # here: at the interpreter's end a reader that has gone would be a traceback
         except CommandFailed as error:
             say(f"error: {error}", style="red")
-            raise typer.Exit(1) from None
+            raise typer.Exit(error.exit_status) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
@@ -63,6 +63,15 @@ def sentences(command: Callable[P, None]) -> Callable[P, None]:
 def say(text: str, *, console: Console = progress, style: str | None = None) -> None:
     """A line for people, as it is: no markup, no colours of its own, never broken."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def confirmed(question: str) -> bool:
+    """Ask, on stderr. Raises CommandFailed where nobody answers."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        say("")  # the question's line ends here
+        raise CommandFailed("Nobody answered, and nothing was done. Where nobody can be asked, use --yes.") from None
 
 
 def until_signal(main: Coroutine[Any, Any, T]) -> T:

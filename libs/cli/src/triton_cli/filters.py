@@ -4,8 +4,7 @@ import re
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import typer
 
@@ -27,6 +26,14 @@ def duration(text: str) -> float:
     return float(match[1]) * UNITS[match[2] or "s"]
 
 
+def time_limit(text: str) -> int:
+    """Seconds that a job may take."""
+    seconds = duration(text)
+    if seconds not in TIME_LIMITS:
+        raise typer.BadParameter(f"{text} is no time limit: whole seconds from 10s to 24h are.")
+    return int(seconds)
+
+
 def moment(text: str) -> str:
     """RFC 3339, of a time (UTC unless it has an offset) or of how long ago it was: 2h, 3d."""
     try:
@@ -42,30 +49,52 @@ def moment(text: str) -> str:
 
 
 # not those of triton_common.schemas, whose import takes longer than most commands; a test holds them equal
+Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
 Priority = Literal["high", "normal", "low"]
+JobType = Literal["value_proposition"]
+TIME_LIMITS: Final = range(10, 86_401)
+ERROR_CODE: Final = r"^[a-z0-9_]{0,64}\*?$"
+KEY: Final = r"^[\x20-\x7e]+$"
+LONGEST_KEY: Final = 255
 
 
-class Status(StrEnum):
-    """States of a job, to choose by."""
+def key(text: str) -> str:
+    """An idempotency key, as a header takes it."""
+    if re.fullmatch(KEY, text) is None or len(text) > LONGEST_KEY:
+        raise typer.BadParameter(f"{text or 'nothing'} is no key: {LONGEST_KEY} characters of ASCII at most are.")
+    return text
 
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+
+def states(texts: list[str] | None) -> list[str] | None:
+    """The states that are named, by themselves or with commas between."""
+    named = [state.strip() for text in texts or () for state in text.split(",")]
+    for state in named:
+        if state not in get_args(Status):
+            raise typer.BadParameter(f"{state or 'nothing'} is no state: {', '.join(get_args(Status))} are.")
+    return list(dict.fromkeys(named)) or None
+
+
+def error_code(text: str) -> str:
+    """A code, or the beginning of one and a *."""
+    if not text or re.fullmatch(ERROR_CODE, text) is None:
+        raise typer.BadParameter(
+            f"{text or 'nothing'} is no code: no_data is, and model_* stands for all that begin so."
+        )
+    return text
 
 
 StatusOption = Annotated[
-    list[Status] | None,
+    list[str] | None,
     typer.Option(
         "--status",
         metavar="STATE",
-        help="pending, processing, completed, failed or cancelled; may be given several times.",
+        callback=states,
+        help=f"{', '.join(get_args(Status))}: one, or several, with commas between or in options of their own.",
     ),
 ]
 ClientOption = Annotated[str | None, typer.Option("--client", metavar="ID|NAME", help="Of this client.")]
 ProspectOption = Annotated[str | None, typer.Option("--prospect", metavar="ID|NAME", help="Of this prospect.")]
-TypeOption = Annotated[str | None, typer.Option("--type", help="Of this type, as value_proposition.")]
+TypeOption = Annotated[JobType | None, typer.Option("--type", help="Of this type.")]
 PriorityOption = Annotated[Priority | None, typer.Option("--priority", help="Of this priority.")]
 AfterOption = Annotated[
     str | None,
@@ -77,13 +106,19 @@ BeforeOption = Annotated[
     str | None, typer.Option("--created-before", parser=moment, metavar="TIME", help="Created earlier than that.")
 ]
 ErrorCodeOption = Annotated[
-    str | None, typer.Option("--error-code", help="Failed with this code; with a trailing *, one that begins so.")
+    str | None,
+    typer.Option(
+        "--error-code",
+        parser=error_code,
+        metavar="CODE",
+        help="Failed with this code; with a trailing *, one that begins so.",
+    ),
 ]
 ScheduleOption = Annotated[uuid.UUID | None, typer.Option("--schedule", metavar="ID", help="Made by this schedule.")]
 
 
 def chosen(  # noqa: PLR0917  in the order of the options
-    status: list[Status] | None,
+    status: list[str] | None,
     client: str | None,
     prospect: str | None,
     job_type: str | None,

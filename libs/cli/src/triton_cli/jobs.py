@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
@@ -17,6 +17,7 @@ from triton_cli.command import (
     INTERRUPTED,
     JsonOption,
     StateOption,
+    confirmed,
     output,
     progress,
     say,
@@ -37,10 +38,12 @@ from triton_cli.filters import (
     TypeOption,
     chosen,
     duration,
+    key,
     pair,
     resolved,
+    time_limit,
 )
-from triton_cli.state import CommandFailed, State
+from triton_cli.state import CommandFailed, State, WrongUsage
 
 if TYPE_CHECKING:
     from triton_cli.api import Api  # its HTTP client takes a while to import: each command does when it runs
@@ -84,14 +87,20 @@ def submit(
         Literal["24", "36"] | None, typer.Option("--horizon", help="Months that the projection covers.")
     ] = None,
     priority: Annotated[Priority | None, typer.Option("--priority", help="Which waiting job goes first.")] = None,
-    time_limit: Annotated[
-        float | None,
-        typer.Option("--time-limit", parser=duration, metavar="TIME", help="Fail the job if it takes longer: 10m, 2h."),
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--time-limit", parser=time_limit, metavar="TIME", help="Fail the job if it takes longer: 10m, 2h."
+        ),
     ] = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(
-            "--idempotency-key", help="The same key submits one job, however often.", show_default="a new one"
+            "--idempotency-key",
+            parser=key,
+            metavar="KEY",
+            help="The same key submits one job, however often.",
+            show_default="a new one",
         ),
     ] = None,
     watch_it: Annotated[bool, typer.Option("--watch", help="Show its progress on stderr until it is over.")] = False,
@@ -102,6 +111,8 @@ def submit(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Have a document made. Prints the job's id; with --json the job, as it is at the end of --watch or --wait."""
+    if timeout is not None and not (watch_it or wait):
+        raise WrongUsage("--timeout ends --watch or --wait: give one of them.")
     from triton_cli.api import submit_once  # noqa: PLC0415  see Api
 
     api = _api(url, state)
@@ -110,8 +121,8 @@ def submit(
         body["parameters"] = {"horizon_months": int(horizon)}
     if priority is not None:
         body["priority"] = priority
-    if time_limit is not None:
-        body["time_limit_seconds"] = int(time_limit)
+    if limit is not None:
+        body["time_limit_seconds"] = limit
 
     async def send() -> Json:
         async with api:
@@ -235,6 +246,7 @@ def events(
     job: JobArgument,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over.")] = False,
+    timeout: TimeoutOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     state: StateOption = DEFAULT_STATE,
@@ -244,6 +256,8 @@ def events(
     Not on a terminal, a line has columns between tabs: number, time, kind, status, progress, stage, message.
     --json prints a line of JSON for each event. The exit status is 0 whatever became of the job: `watch` tells that.
     """
+    if timeout is not None and not follow:
+        raise WrongUsage("--timeout ends --follow: give both.")
     from triton_cli import progress as events_of  # noqa: PLC0415  see Api
 
     api = _api(url, state)
@@ -254,13 +268,13 @@ def events(
 
     async def read() -> None:
         async with api:
-            if follow:
-                await events_of.follow(api, str(job), show=show, tell=say)
-                return
             async for event in events_of.history(api, str(job)):
                 show(event)
 
-    until_signal(read())
+    if follow:
+        _waited(api, str(job), lambda: events_of.follow(api, str(job), show=show, tell=say), timeout=timeout)
+    else:
+        until_signal(read())
 
 
 def _change(verb: Literal["cancel", "retry"], explained: str, past: str) -> None:
@@ -291,8 +305,10 @@ def _change(verb: Literal["cancel", "retry"], explained: str, past: str) -> None
         wanted = chosen(
             status, client, prospect, job_type, priority, created_after, created_before, error_code, schedule
         )
-        if bool(jobs) == bool(wanted):
-            raise CommandFailed(f"Which jobs to {verb}? Name their ids, or choose by --status and the like.")
+        if jobs and wanted:
+            raise WrongUsage(f"Which jobs to {verb}? Ids and filters exclude each other: give the ones or the others.")
+        if not (jobs or wanted):
+            raise WrongUsage(f"Which jobs to {verb}? Name their ids, or choose by --status and the like.")
         from triton_cli.api import change_all  # noqa: PLC0415  see Api
 
         api = _api(url, state)
@@ -304,7 +320,7 @@ def _change(verb: Literal["cancel", "retry"], explained: str, past: str) -> None
         )
         answer = until_signal(_ask(api, lambda: api.post(f"/api/v1/jobs/{verb}", json=selection | {"dry_run": True})))
         if not dry_run and answer["matched"]:
-            if not (yes or _confirmed(f"{verb.capitalize()} {_jobs(answer)}?")):
+            if not (yes or confirmed(f"{verb.capitalize()} {_jobs(answer)}?")):
                 raise CommandFailed("Nothing was changed.")
             answer = until_signal(_ask(api, lambda: change_all(api, verb, selection)))
         if as_json:
@@ -379,17 +395,26 @@ def _until_over(api: "Api", job_id: str, *, how: str, timeout: float | None) -> 
     """The job once it is over. Its events are shown as a bar on stderr, as lines or JSON on stdout, or not at all."""
     from triton_cli import progress as events_of  # noqa: PLC0415  see Api
 
+    async def follow() -> Json:
+        if how == "nothing":
+            return await events_of.follow(api, job_id, show=lambda _: None, tell=say)
+        if how == "json":
+            return await events_of.follow(
+                api, job_id, show=lambda event: print(events_of.for_json(event), flush=True), tell=say
+            )
+        console = output if how == "lines" and not (output.is_terminal and progress.is_terminal) else progress
+        with events_of.shown(console, lines=events_of.for_programs) as show:
+            return await events_of.follow(api, job_id, show=show, tell=say)
+
+    return _waited(api, job_id, follow, timeout=timeout)
+
+
+def _waited(api: "Api", job_id: str, follow: Callable[[], Coroutine[Any, Any, Json]], *, timeout: float | None) -> Json:
+    """What `follow` answers in the end. After `timeout`, or interrupted, exits and says that the job goes on."""
+
     async def wait() -> Json:
         async with api, asyncio.timeout(timeout):
-            if how == "nothing":
-                return await events_of.follow(api, job_id, show=lambda _: None, tell=say)
-            if how == "json":
-                return await events_of.follow(
-                    api, job_id, show=lambda event: print(events_of.for_json(event), flush=True), tell=say
-                )
-            console = output if how == "lines" and not (output.is_terminal and progress.is_terminal) else progress
-            with events_of.shown(console, lines=events_of.for_programs) as show:
-                return await events_of.follow(api, job_id, show=show, tell=say)
+            return await follow()
 
     try:
         return until_signal(wait())
@@ -458,13 +483,6 @@ def _jobs(answer: Json) -> str:
     """How many a selection matches; a call looks at so many at most."""
     more = "" if answer["complete"] else "more than "
     return f"{more}{answer['matched']:,} job{'' if answer['matched'] == 1 else 's'}"
-
-
-def _confirmed(question: str) -> bool:
-    try:
-        return typer.confirm(question, err=True)
-    except typer.Abort:
-        raise CommandFailed("Nothing was changed: --yes answers where nobody can be asked.") from None
 
 
 def _change_each(api: "Api", verb: str, jobs: list[uuid.UUID], *, past: str, as_json: bool) -> None:

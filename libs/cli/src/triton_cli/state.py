@@ -27,6 +27,14 @@ def url_of(port: int) -> str:
 class CommandFailed(Exception):
     """A command cannot do what it was asked for; the message is a sentence that says what to do."""
 
+    exit_status = 1
+
+
+class WrongUsage(CommandFailed):
+    """The command was called wrongly, which it could tell by itself."""
+
+    exit_status = 2
+
 
 @dataclass(frozen=True)
 class Secrets:
@@ -131,7 +139,7 @@ class State:
                     "`triton down`, or give a second one its own --state and --port."
                 ) from None
             self._lock.write_text(str(os.getpid()))
-            left = self._published()  # of a stack that was killed before it could take it away
+            left = self.published()  # of a stack that was killed before it could take it away
             self._stack.unlink(missing_ok=True)
             try:
                 yield left
@@ -163,10 +171,11 @@ class State:
         """What the stack that runs here says of itself; None when there is none."""
         if not self.is_locked():
             return None
-        found = self._published()
+        found = self.published()
         return found if _lives(found.get("pid")) else {}  # else it is from a stack that was killed, and another begins
 
-    def _published(self) -> dict[str, Any]:
+    def published(self) -> dict[str, Any]:
+        """What the last stack here said of itself, if it runs or was killed; nothing once it was stopped."""
         with suppress(FileNotFoundError, ValueError):
             found: dict[str, Any] = json.loads(self._stack.read_text())
             return found
