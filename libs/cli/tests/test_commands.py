@@ -92,6 +92,22 @@ def test_after_a_killed_supervisor_a_start_waits_for_what_is_left(triton, tmp_pa
     assert "Triton is ready" in again.communicate(timeout=30)[0]
 
 
+def test_a_detached_start_says_what_it_waits_for(triton, tmp_path, port):
+    let_go = tmp_path / "let go"
+    killed = triton("up", "--port", port, STAND_IN_SLOW=str(let_go))
+    eventually(lambda: is_ready(tmp_path / "state"), within=30)
+    killed.kill()
+    killed.communicate()
+    again = triton("up", "--detach", "--port", port)
+    assert again.stderr is not None
+    assert again.stderr.readline().startswith("An earlier start was killed; waiting for what is left of it: ")
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=30)
+    let_go.touch()
+    assert again.returncode == 130
+    assert not State(tmp_path / "state").is_locked()
+
+
 def test_what_a_killed_stack_said_is_not_what_the_next_one_says(tmp_path):
     state = State(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "pass"]) as killed:
@@ -225,6 +241,9 @@ def test_reset_asks_and_deletes_what_is_its_own(tmp_path):
     (tmp_path / "somebody's file").touch()
     runner = CliRunner()
     assert runner.invoke(app, ["reset", "--state", str(tmp_path)], input="n\n").exit_code == 1
+    closed = runner.invoke(app, ["reset", "--state", str(tmp_path)], input="")
+    assert closed.exit_code == 1
+    assert closed.stderr.splitlines()[-1].endswith("use --yes.")
     assert state.known_secrets() is not None
     assert runner.invoke(app, ["reset", "--state", str(tmp_path)], input="y\n").exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["somebody's file"]

@@ -15,7 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from triton_cli import jobs
-from triton_cli.command import DEFAULT_STATE, JsonOption, StateOption, output, progress, say, sentences, until_signal
+from triton_cli.command import (
+    DEFAULT_STATE,
+    JsonOption,
+    StateOption,
+    confirmed,
+    output,
+    progress,
+    say,
+    sentences,
+    until_signal,
+)
 from triton_cli.logs import readable
 from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State
 from triton_common.embedded import tail
@@ -167,7 +177,7 @@ def reset(
         raise CommandFailed(
             f"{home.folder} is no folder of a stack: nothing was deleted. Name the right one with --state."
         )
-    if not yes and not typer.confirm(f"Delete all data, logs, secrets and documents in {home.folder}?"):
+    if not yes and not confirmed(f"Delete all data, logs, secrets and documents in {home.folder}?"):
         raise CommandFailed("Nothing was deleted.")
     home.delete()
     output.print("Deleted.")
@@ -279,6 +289,7 @@ def _start_detached(state: State, port: int | None) -> None:
         with state.locked():  # raises: says who holds it
             pass
     state.prepare()
+    left = state.published().get("parts", [])  # read now: the process that starts takes it away
     log = state.log("stack")
     command = [
         sys.executable,
@@ -293,7 +304,7 @@ def _start_detached(state: State, port: int | None) -> None:
     with log.open("wb") as file:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     try:
-        until_signal(follow_start(state, progress, alive=lambda: child.poll() is None))
+        until_signal(follow_start(state, progress, left=left, alive=lambda: child.poll() is None))
     except CommandFailed as error:
         raise CommandFailed(f"{error}\n{tail(log, 40)}") from None
     except KeyboardInterrupt:

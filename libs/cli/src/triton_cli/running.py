@@ -87,11 +87,7 @@ async def end_leftovers(parts: Iterable[Mapping[str, Any]], console: Console, *,
     back first. What is there after `grace` seconds is killed with its group, if it is the process that was recorded and
     not a later one of its number.
     """
-    left = [part for part in parts if _is_there(part)]
-    if not left:
-        return
-    names = ", ".join(part["name"] for part in left)
-    say(f"An earlier start was killed; waiting for what is left of it: {names}.", console=console, style="dim")
+    left = leftovers(parts, console)
     deadline = time.monotonic() + grace
     while left := [part for part in left if _is_there(part)]:
         if time.monotonic() > deadline:
@@ -99,6 +95,15 @@ async def end_leftovers(parts: Iterable[Mapping[str, Any]], console: Console, *,
                 with suppress(ProcessLookupError):
                     os.killpg(part["pid"], signal.SIGKILL)
         await asyncio.sleep(FRAME)
+
+
+def leftovers(parts: Iterable[Mapping[str, Any]], console: Console) -> list[Mapping[str, Any]]:
+    """Those of a killed stack's parts that are still there; says so, if there are any."""
+    left = [part for part in parts if _is_there(part)]
+    if left:
+        names = ", ".join(part["name"] for part in left)
+        say(f"An earlier start was killed; waiting for what is left of it: {names}.", console=console, style="dim")
+    return left
 
 
 def _is_there(part: Mapping[str, Any]) -> bool:
@@ -118,11 +123,15 @@ def _began(pid: int | None) -> float | None:
         return None
 
 
-async def follow_start(state: State, console: Console, *, alive: Callable[[], bool]) -> dict[str, Any]:
+async def follow_start(
+    state: State, console: Console, *, alive: Callable[[], bool], left: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Show how the stack that another process starts here becomes ready; answers what that says of itself.
 
-    `alive` tells whether the process is there. Raises CommandFailed when it ends before.
+    `alive` tells whether the process is there; `left` are the parts of a stack that was killed here, for which it waits
+    first. Raises CommandFailed when it ends before.
     """
+    leftovers(left, console)
     board: Board | None = None
     with ExitStack() as shown:
         while True:
