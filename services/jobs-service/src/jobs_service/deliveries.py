@@ -57,13 +57,15 @@ FAILURES: Final = (
 )
 READ_AT_MOST: Final = 65_536  # bytes of an answer's body: thrown away, so that its writer is not cut off
 
-# It steps through the index from one endpoint with something waiting to the next: those with nothing cost nothing, and
-# the long queue of one no more than a short one. Who has the fewest places comes first, then who waits longest.
+# It steps through the index from one endpoint with something due to the next: others cost next to nothing, and the long
+# queue of one no more than a short one. Who has the fewest places comes first, then who waits longest.
 TAKE: Final = f"""
 WITH RECURSIVE waiting AS (
-  (SELECT endpoint_id FROM webhook_deliveries WHERE status = 'pending' ORDER BY endpoint_id LIMIT 1)
+  (SELECT endpoint_id FROM webhook_deliveries WHERE status = 'pending' AND next_attempt_at <= now()
+    ORDER BY endpoint_id LIMIT 1)
   UNION ALL
-  SELECT (SELECT endpoint_id FROM webhook_deliveries WHERE status = 'pending' AND endpoint_id > waiting.endpoint_id
+  SELECT (SELECT endpoint_id FROM webhook_deliveries
+    WHERE status = 'pending' AND next_attempt_at <= now() AND endpoint_id > waiting.endpoint_id
     ORDER BY endpoint_id LIMIT 1)
   FROM waiting WHERE endpoint_id IS NOT NULL
 ), sending AS (
