@@ -94,6 +94,22 @@ async def test_every_statement_says_what_it_does_to_postgres(app, api):
             assert await rows(app.state.database, f"EXPLAIN {statement}", {"calls": "[]"}), name
 
 
+async def test_a_job_is_found_by_its_id_however_many_wait_and_whatever_postgres_knows_of_them(app, api):
+    await api.job()
+    api.sql(
+        """INSERT INTO generation_jobs (id, job_type, client_id, prospect_id, value_proposition_id, created_by,
+             request_id, max_attempts)
+           SELECT uuidv7(), job_type, client_id, prospect_id, value_proposition_id, created_by, '', 3
+           FROM generation_jobs, generate_series(1, 2000)"""
+    )
+    for statement in (moves.CLAIM, moves.PROGRESS, moves.COMPLETE, moves.CANCEL, moves.READ):
+        plan = await rows(app.state.database, f"EXPLAIN {statement}", {"calls": "[]"})
+        text = "\n".join(line["QUERY PLAN"] for line in plan)
+        found = [line for line in text.splitlines() if "on generation_jobs" in line and "Update" not in line]
+        assert found, text
+        assert all("pk_generation_jobs" in line for line in found), text
+
+
 async def test_a_locked_job_holds_up_no_other(api, postgres_url):
     jobs = [await api.job() for _ in range(4)]
     with psycopg.connect(postgres_url) as somebody:

@@ -46,6 +46,9 @@ _CONNECTION: Final[dict[str, Any]] = {
     "tcp_user_timeout": 10_000,
     "options": "-c lock_timeout=2s -c statement_timeout=60s -c idle_in_transaction_session_timeout=30s",
 }
+# The plain statements join a few rows to large tables by key. Of a table it has not analyzed yet, Postgres believes that
+# reading it whole is cheaper, and keeps that plan.
+_HOT: Final = f"{_CONNECTION['options']} -c enable_hashjoin=off -c enable_mergejoin=off"
 
 
 class AlreadyExists(Conflict):
@@ -104,7 +107,7 @@ class Database:
             timeout=POOL_TIMEOUT,
             reconnect_timeout=30,
             open=False,
-            kwargs={"autocommit": True, "row_factory": dict_row, **_CONNECTION},
+            kwargs={"autocommit": True, "row_factory": dict_row, **_CONNECTION, "options": _HOT},
         )
         await pool.open(wait=False)
         try:

@@ -71,11 +71,15 @@ def _move(
 
     `calls` declares what each call brings; without it the move is a sweep's. `events` is how many events the move
     writes: 1, or 0 where nothing changed that anybody wants to hear of.
+
+    CASE keeps Postgres from looking for rows by anything but their id: before it knows the table it takes the index of all
+    pending jobs for the shorter way, and would read them all at each claim.
     """
+    found = f"FROM call WHERE job.id = call.id AND CASE WHEN {where} THEN true END" if calls else f"WHERE {where}"
     return f"""
 WITH {_calls(calls) + ", " if calls else ""}job AS (
   UPDATE generation_jobs AS job SET {change}, event_seq = event_seq + {events}
-  {"FROM call WHERE job.id = call.id AND" if calls else "WHERE"} {where}
+  {found}
   RETURNING {"call.n, " if calls else ""}new.*, old.event_seq AS seq_before
 ), event AS (
   INSERT INTO job_events (job_id, seq, kind, status, progress, stage, message, data)
@@ -321,7 +325,7 @@ WITH RECURSIVE waiting AS (
   ORDER BY place LIMIT {BATCH}
 )
 UPDATE generation_jobs AS job SET dispatches = 1, dispatch_at = now() + interval '2 seconds'
-FROM chosen WHERE job.id = chosen.id AND {_WAITING}
+FROM chosen WHERE job.id = chosen.id AND CASE WHEN {_WAITING} THEN true END
 RETURNING job.id, request_id, traceparent, priority, place"""  # noqa: S608  constants
 
 # A message that nobody has taken for 2, 2, 4, 8 and then every 10 seconds is sent again while some are `lost`: the
