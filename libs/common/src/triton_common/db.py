@@ -46,8 +46,8 @@ _CONNECTION: Final[dict[str, Any]] = {
     "tcp_user_timeout": 10_000,
     "options": "-c lock_timeout=2s -c statement_timeout=60s -c idle_in_transaction_session_timeout=30s",
 }
-# The plain statements join a few rows to large tables by key. Of a table it has not analyzed yet, Postgres believes that
-# reading it whole is cheaper, and keeps that plan.
+# The plain statements join a few rows to large tables by key. Of a table it has not analyzed yet, Postgres believes
+# that reading it whole is cheaper, and keeps that plan.
 _HOT: Final = f"{_CONNECTION['options']} -c enable_hashjoin=off -c enable_mergejoin=off"
 
 

@@ -72,8 +72,8 @@ def _move(
     `calls` declares what each call brings; without it the move is a sweep's. `events` is how many events the move
     writes: 1, or 0 where nothing changed that anybody wants to hear of.
 
-    CASE keeps Postgres from looking for rows by anything but their id: before it knows the table it takes the index of all
-    pending jobs for the shorter way, and would read them all at each claim.
+    CASE keeps Postgres from looking for rows by anything but their id: before it knows the table it takes the index of
+    all pending jobs for the shorter way, and would read them all at each claim.
     """
     found = f"FROM call WHERE job.id = call.id AND CASE WHEN {where} THEN true END" if calls else f"WHERE {where}"
     return f"""
@@ -116,6 +116,7 @@ def _error(code: str, message: str) -> str:
 
 # --- what users ask for
 
+# `taken` is one word because Postgres expects so many conditions to leave one row, and joins one row by nested loops.
 SUBMIT: Final = f"""
 WITH {
     _calls(
@@ -127,7 +128,10 @@ WITH {
   SELECT call.n, call.id AS job_id, client.id AS client_id, client.archived_at AS client_archived_at,
     prospect.archived_at AS prospect_archived_at,
     proposition.client_id AS proposition_client_id, proposition.archived_at AS proposition_archived_at,
-    client.id = ANY (call.full_clients) AS client_full
+    client.id = ANY (call.full_clients) AS client_full,
+    proposition.client_id = client.id AND (call.see IS NULL OR client.id = call.see)
+      AND NOT client.id = ANY (call.full_clients) AND client.archived_at IS NULL AND prospect.archived_at IS NULL
+      AND proposition.archived_at IS NULL AS taken
   FROM call
   JOIN prospects AS prospect ON prospect.id = call.prospect_id
   JOIN clients AS client ON client.id = prospect.client_id
@@ -140,8 +144,7 @@ WITH {
     time_limit_seconds, max_attempts, created_by, request_id, traceparent, idempotency_key, schedule_id,
     scheduled_for, 1
   FROM target JOIN call USING (n)
-  WHERE proposition_client_id = client_id AND (see IS NULL OR client_id = see) AND NOT client_full
-    AND client_archived_at IS NULL AND prospect_archived_at IS NULL AND proposition_archived_at IS NULL
+  WHERE taken
   ON CONFLICT DO NOTHING
   RETURNING *
 ), event AS (
