@@ -116,7 +116,8 @@ def _error(code: str, message: str) -> str:
 
 # --- what users ask for
 
-# `taken` is one word because Postgres expects so many conditions to leave one row, and joins one row by nested loops.
+# `taken` is one word: of so many conditions Postgres expects that they leave one row, and then joins all that is inserted
+# with all their events, one by one.
 SUBMIT: Final = f"""
 WITH {
     _calls(
