@@ -116,21 +116,6 @@ async def more_workers(platform: Platform, *settings: Mapping[str, str]) -> Asyn
 
 
 @asynccontextmanager
-async def other_settings(platform: Platform, **settings: str) -> AsyncIterator[None]:
-    """The same jobs-services with these settings."""
-    usual = [service.environment for service in platform.services]
-    for service in platform.services:
-        service.environment = service.environment | settings
-    await all_replaced(platform.services, SIGTERM)
-    try:
-        yield
-    finally:
-        for service, environment in zip(platform.services, usual, strict=True):
-            service.environment = environment
-        await all_replaced(platform.services, SIGTERM)
-
-
-@asynccontextmanager
 async def supervised(parts: Sequence[Part]) -> AsyncIterator[None]:
     """Parts that die are started again."""
 
@@ -261,7 +246,7 @@ async def finish_delayed(trial: Trial, size: Size) -> None:
         await trial.add_client("50-500 ms, deaf")
     worker = trial.platform.workers[0]
     for _ in range((size.times + 1) // 2):
-        submitting = asyncio.create_task(trial.submit(size.jobs))
+        submitting = asyncio.create_task(trial.submit(size.jobs, rate=100))
         await trial.until_working(worker)
         async with trial.accident():
             worker.tell(SIGSTOP)
@@ -312,15 +297,21 @@ async def worker_poisoned(trial: Trial, size: Size) -> None:
 @case
 async def queue_filled(trial: Trial, size: Size) -> None:
     """A client submits more than it may have waiting: 429 with Retry-After, and all is accepted in the end."""
-    async with other_settings(trial.platform, JOBS_MAX_PENDING_PER_CLIENT=str(size.jobs)):
+    service = trial.platform.add_service(JOBS_MAX_PENDING_PER_CLIENT=str(size.jobs // 2))
+    try:
+        await service.ready()
+        trial.entrances = [service]
         await trial.add_client("1000 ms")
         async with trial.accident():
             refused = asyncio.Event()
-            submitting = asyncio.create_task(trial.submit(2 * size.jobs, rate=300, until=refused))
+            submitting = asyncio.create_task(trial.submit(size.jobs, rate=300, until=refused))
             told = await trial.until_refused()
             refused.set()
         await submitting
-        await trial.until_over()
+    finally:
+        service.kill()
+        trial.platform.services.remove(service)
+    await trial.until_over()
     trial.note = f"Retry-After: {told}"
     if told < 1:
         trial.violations.append(f"Retry-After of an answer 429 was {told}")

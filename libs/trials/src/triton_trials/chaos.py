@@ -106,8 +106,8 @@ def told(verdicts: Sequence[Verdict], logs: Path) -> bool:
     console.print(table_of(verdicts))
     console.print(
         "attempts: claims of all jobs. late answers: documents made and refused, as another attempt had the job.\n"
-        "resumed: from the accident's end to the next claim. retaken: the longest from an attempt's last sign of life"
-        " to the next attempt."
+        "resumed: the longest time from the accident's end on in which no new job was started.\n"
+        "retaken: the longest from an attempt's last sign of life to the next attempt."
     )
     well = not any(verdict.violations for verdict in verdicts)
     if not well:

@@ -189,9 +189,13 @@ class Platform:
         for file in self._broker.data.glob("appendonly*"):
             file.unlink()
 
+    def address(self, service: Part) -> tuple[str, int]:
+        """Where a jobs-service listens."""
+        return "127.0.0.1", self._ports[service.name]
+
     def addresses(self) -> list[tuple[str, int]]:
-        """Where the jobs-service processes listen."""
-        return [("127.0.0.1", self._ports[part.name]) for part in self.services]
+        """Where they all do."""
+        return [self.address(service) for service in self.services]
 
     async def __aenter__(self) -> Self:
         """Start all parts. A failure leaves nothing running."""

@@ -82,7 +82,7 @@ class Verdict:
     slowest: float | None = None
     """p99 of the POST answers during the accident."""
     resumed: float | None = None
-    """From the accident's end to the next claim."""
+    """The longest time from the accident's end on in which no new job was started."""
     retaken: float | None = None
     """From an attempt's last sign of life to the claim of the next, the longest."""
     over: float | None = None
@@ -98,6 +98,8 @@ class Trial:
         self.name = name
         self.platform = platform
         self.headers = {"Authorization": f"Bearer {token_of('admin')}"}
+        self.entrances = platform.services
+        """The jobs-services that jobs are submitted to, in turn."""
         self.clients: list[Client] = []
         self.submissions: list[Submission] = []
         self.forbidden: set[str] = set()
@@ -163,8 +165,8 @@ class Trial:
         request = self.request(submission.client, key=str(uuid4()), **body)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            addresses = self.platform.addresses()
-            wire = Wire(*addresses[(number + submission.tries) % len(addresses)])
+            entrance = self.entrances[(number + submission.tries) % len(self.entrances)]
+            wire = Wire(*self.platform.address(entrance))
             submission.tries += 1
             pause = PAUSE
             try:
@@ -285,19 +287,20 @@ class Trial:
 
     def _time(self, verdict: Verdict, account: Account) -> None:
         ended = self.accidents[-1][1]
-        claims: list[float] = []
+        starts = [ended]
         retaken: list[float] = []
         for events in account.events.values():
             sign = 0.0  # of life of the attempt before
             for event in events:
                 at = event["at"].timestamp()
                 if event["kind"] == "claimed":
-                    claims.append(at)
                     if event["seq"] > 2:
                         retaken.append(at - sign)
+                    elif at > ended:
+                        starts.append(at)
                 if event["kind"] != "lease_lost":
                     sign = at
-        verdict.resumed = min((at - ended for at in claims if at >= ended), default=None)
+        verdict.resumed = max((later - at for at, later in itertools.pairwise(sorted(starts))), default=None)
         verdict.retaken = max(retaken, default=None)
         over = [job["finished_at"].timestamp() - ended for job in account.jobs.values() if job["finished_at"]]
         verdict.over = max(0.0, max(over, default=0.0))
