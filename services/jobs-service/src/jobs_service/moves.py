@@ -116,8 +116,8 @@ def _error(code: str, message: str) -> str:
 
 # --- what users ask for
 
-# `taken` is one word: of so many conditions Postgres expects that they leave one row, and then joins all that is inserted
-# with all their events, one by one.
+# `taken` is one word: of so many conditions Postgres expects that they leave one row, and then compares all that is
+# inserted with all their events.
 SUBMIT: Final = f"""
 WITH {
     _calls(
