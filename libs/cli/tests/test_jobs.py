@@ -159,7 +159,7 @@ def test_what_is_wrong_is_told_in_a_sentence(platform, triton_jobs):
     assert "(token_malformed, request " in token.stderr
     invalid = triton_jobs("list", "--cursor", "nonsense")
     assert invalid.exit_code == 1
-    assert "(validation_failed, request " in invalid.stderr
+    assert "(invalid_cursor, request " in invalid.stderr
 
 
 def test_ctrl_c_ends_the_watching_not_the_job(platform, triton_jobs, process):
