@@ -153,6 +153,27 @@ async def test_auth_service_down_at_first_is_unavailable_and_heals():
         assert (await verifier.verify(access_token({"sub": "ada"}))).subject == "ada"
 
 
+async def test_a_new_key_that_could_not_be_fetched_is_no_unknown_one(monkeypatch):
+    new = OKPKey.generate_key("Ed25519", parameters={"kid": "new"})
+    keys, calls = key_source(jwks(KEY), KeysUnavailable(), jwks(KEY, new))
+    verifier = TokenVerifier(keys, issuer="triton", audience="triton")
+    await verifier.verify(access_token())
+    monkeypatch.setattr("triton_common.auth.REFETCH_SECONDS", -1)
+    with pytest.raises(KeysUnavailable):
+        await verifier.verify(access_token(key=new))
+    monkeypatch.undo()
+    with pytest.raises(KeysUnavailable) as within_the_minute:
+        await verifier.verify(access_token(key=new))
+    assert within_the_minute.value.retry_after
+    assert (await verifier.verify(access_token({"sub": "old key"}))).subject == "old key"
+    assert len(calls) == 2
+    monkeypatch.setattr("triton_common.auth.REFETCH_SECONDS", -1)
+    await verifier.verify(access_token(key=new))
+    monkeypatch.undo()
+    with pytest.raises(TokenKeyUnknown):
+        await verifier.verify(access_token(header={"kid": "made-up"}))
+
+
 async def test_verified_token_is_remembered_until_it_expires(monkeypatch):
     keys, _ = key_source(jwks(KEY))
     verifier = TokenVerifier(keys, issuer="triton", audience="triton")

@@ -172,6 +172,7 @@ class TokenVerifier:
         self._audience = audience
         self._keys: KeySet | None = None
         self._fetched = -REFETCH_SECONDS
+        self._up_to_date = False
         self._fetching: asyncio.Task[None] | None = None
         self._verified: OrderedDict[str, Principal] = OrderedDict()  # the longest unused first
 
@@ -226,9 +227,11 @@ class TokenVerifier:
     async def _keys_with(self, kid: str) -> KeySet:
         if self._keys is None or (not _has(self._keys, kid) and time.monotonic() - self._fetched > REFETCH_SECONDS):
             await self._fetch()
-        if self._keys is None or not _has(self._keys, kid):
-            raise TokenKeyUnknown
-        return self._keys
+        if self._keys is not None and _has(self._keys, kid):
+            return self._keys
+        if not self._up_to_date:  # its key may be a new one
+            raise KeysUnavailable("auth-service did not answer; try again.", retry_after=int(REFETCH_SECONDS))
+        raise TokenKeyUnknown
 
     async def _fetch(self) -> None:
         """Read the keys; whoever comes meanwhile waits for the same answer, or the same failure."""
@@ -240,8 +243,10 @@ class TokenVerifier:
     async def _read(self) -> None:
         if self._keys is not None:  # before asking: a dead auth-service is not asked by every request
             self._fetched = time.monotonic()
+        self._up_to_date = False
         self._keys = KeySet.import_key_set(await self._read_keys())
         self._fetched = time.monotonic()
+        self._up_to_date = True
 
     def _fetch_is_over(self, fetching: "asyncio.Task[None]") -> None:
         self._fetching = None
