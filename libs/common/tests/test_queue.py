@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -27,7 +28,7 @@ from triton_common.queue.base import PRIORITIES, QueueUnavailable, TaskQueue, Ta
 from triton_common.queue.celery import INCARNATION, CeleryTaskQueue, Threads, celery_app, lane
 from triton_common.queue.factory import create_task_queue, task_queue
 from triton_common.queue.memory import MemoryTaskQueue
-from triton_common.testing import Wire, eventually, free_port
+from triton_common.testing import WORKSPACE, Wire, eventually, free_port
 
 JOB_ID = "0198c0de-0000-7000-8000-000000000000"
 WORKER = """
@@ -372,6 +373,16 @@ async def test_readiness_asks_the_queue():
     with pytest.raises(QueueUnavailable):
         await task_queue(app)
     await app.state.queue.close()
+
+
+def test_the_instructions_for_a_third_queue_name_all_that_it_must_implement():
+    decision = (WORKSPACE / "docs/adr/003-task-queue.md").read_text()
+    instructions = decision.partition("**To add a third**")[2]
+    [named] = re.findall(r"the (\w+) abstract methods \(([^)]*)\)", instructions)
+    abstract = TaskQueue.__abstractmethods__
+    assert named[0] == "seven"
+    assert len(abstract) == 7
+    assert set(re.findall(r"`(\w+)`", named[1])) == abstract
 
 
 def test_unknown_scheme_is_refused():
