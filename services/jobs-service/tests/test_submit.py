@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -192,6 +193,20 @@ async def test_a_key_is_its_callers(api):
     mine = await api.post("/api/v1/jobs", order, headers=key)
     theirs = await api.post("/api/v1/jobs", order, headers=key, user=api.as_user("editor"))
     assert mine.json()["id"] != theirs.json()["id"]
+
+
+async def test_somebody_moved_to_another_client_does_not_get_the_first_ones_answer(api, nobody):
+    first, second = await api.client("First"), await api.client("Second")
+    key = {"Idempotency-Key": "abc"}
+
+    async def propose(client):
+        somebody = api.as_user("editor", client_id=UUID(client["id"]), sub=nobody)
+        body = {"client_id": first["id"], "name": "Coaching", "content": api.content}
+        return await api.post("/api/v1/value-propositions", body, headers=key, user=somebody)
+
+    assert [(await propose(first)).status_code for _ in range(2)] == [201, 201]
+    assert (await propose(second)).status_code == 404
+    assert len(api.sql("SELECT id FROM value_propositions")) == 1
 
 
 async def test_twenty_at_once_with_one_key_make_one_job(api):

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
@@ -180,6 +181,22 @@ async def test_keys_older_than_a_day_are_purged(api, sweep):
     api.sql("UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE key = 'old'")
     await sweep()
     assert [row["key"] for row in api.sql("SELECT key FROM idempotency_keys")] == ["young"]
+
+
+async def test_a_sweep_purges_a_bounded_number_of_keys_and_waits_for_none(postgres_url):
+    with psycopg.connect(postgres_url, autocommit=True) as here, psycopg.connect(postgres_url) as another_process:
+        here.execute("""
+            INSERT INTO idempotency_keys (caller, key, fingerprint, created_at)
+            SELECT 'c', n::text, 'f', now() - interval '2 days' - n * interval '1 s' FROM generate_series(1, 1500) AS n
+            """)
+        another_process.execute("SELECT FROM idempotency_keys ORDER BY created_at LIMIT 100 FOR UPDATE")
+        async with Database.connect(postgres_url, pool_size=2) as database:
+            for left in (500, 100):
+                await sweeps.sweep(database, Backlog(limit=1), not_before=LONG_AGO)
+                assert here.execute("SELECT count(*) FROM idempotency_keys").fetchone() == (left,)
+            another_process.rollback()
+            await sweeps.sweep(database, Backlog(limit=1), not_before=LONG_AGO)
+        assert here.execute("SELECT count(*) FROM idempotency_keys").fetchone() == (0,)
 
 
 # --- the loop around it

@@ -13,12 +13,14 @@ from pydantic import BaseModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from jobs_service.statements import Row
+from triton_common.auth import Principal
 from triton_common.errors import Conflict, Unprocessable
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 KEPT: Final = "24 hours"
 WAIT: Final = "1s"  # for the first request, when it has the key and is not done; mostly it is done in milliseconds
+PURGED: Final = 1000  # a statement, each second, in each process: more than one makes
 
 _TAKE = f"""
 INSERT INTO idempotency_keys (caller, key, fingerprint) VALUES (%(caller)s, %(key)s, %(fingerprint)s)
@@ -28,7 +30,11 @@ RETURNING key
 """  # noqa: S608  a constant
 _READ = "SELECT fingerprint, answer FROM idempotency_keys WHERE caller = %(caller)s AND key = %(key)s"
 _KEEP = "UPDATE idempotency_keys SET answer = %(answer)s WHERE caller = %(caller)s AND key = %(key)s"
-PURGE: Final = f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{KEPT}'"  # noqa: S608  a constant
+# By the rows' places, so that it costs the same however many there are
+PURGE: Final = f"""
+DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM idempotency_keys WHERE created_at < now() - interval '{KEPT}' ORDER BY created_at LIMIT {PURGED}
+  FOR UPDATE SKIP LOCKED))"""  # noqa: S608  constants
 
 
 class IdempotencyKeyReused(Unprocessable):
@@ -42,7 +48,7 @@ class IdempotencyKeyInUse(Conflict):
 async def once(
     connection: AsyncConnection[Any],
     *,
-    caller: str,
+    principal: Principal,
     key: str,
     request: BaseModel,
     make: Callable[[], Awaitable[Answer]],
@@ -54,7 +60,7 @@ async def once(
     Raises IdempotencyKeyReused, IdempotencyKeyInUse.
     """
     values: dict[str, Any] = {
-        "caller": caller,
+        "caller": _caller(principal),
         "key": key,
         "fingerprint": _fingerprint(request),
     }
@@ -70,6 +76,11 @@ async def once(
         made = await make()
         await cursor.execute(_KEEP.encode(), values | {"answer": Jsonb(made.model_dump(mode="json"))})
         return made, True
+
+
+def _caller(principal: Principal) -> str:
+    """Whose key it is: somebody who was bound to another client is another caller, for an answer is a client's own."""
+    return principal.subject if principal.client_id is None else f"{principal.subject} of {principal.client_id}"
 
 
 def _fingerprint(request: BaseModel) -> str:
@@ -88,7 +99,7 @@ def _first_answer(known: Row | None, fingerprint: str, answer: type[Answer]) -> 
 async def once_in_session(
     session: AsyncSession,
     *,
-    caller: str,
+    principal: Principal,
     key: str | None,
     request: BaseModel,
     make: Callable[[], Awaitable[Answer]],
@@ -99,4 +110,4 @@ async def once_in_session(
         return await make()
     connection = (await (await session.connection()).get_raw_connection()).driver_connection
     assert isinstance(connection, AsyncConnection)  # noqa: S101  what the driver of every session is
-    return (await once(connection, caller=caller, key=key, request=request, make=make, answer=answer))[0]
+    return (await once(connection, principal=principal, key=key, request=request, make=make, answer=answer))[0]

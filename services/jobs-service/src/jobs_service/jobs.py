@@ -120,7 +120,7 @@ async def submit(
 
             job, is_new = await idempotency.once(
                 connection,
-                caller=principal.subject,
+                principal=principal,
                 key=idempotency_key,
                 request=body,
                 make=insert,

@@ -198,7 +198,7 @@ async def run(
         else:
             job, is_new = await idempotency.once(
                 connection,
-                caller=principal.subject,
+                principal=principal,
                 key=idempotency_key,
                 request=ScheduleRun(schedule_id=schedule_id),
                 make=insert,

@@ -44,7 +44,7 @@ async def create_client(
         return ClientPublic.model_validate(made)
 
     client = await once_in_session(
-        session, caller=principal.subject, key=idempotency_key, request=body, make=make, answer=ClientPublic
+        session, principal=principal, key=idempotency_key, request=body, make=make, answer=ClientPublic
     )
     response.headers["Location"] = f"{router.prefix}/{client.id}"
     return client

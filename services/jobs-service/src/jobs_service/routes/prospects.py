@@ -44,7 +44,7 @@ async def create_prospect(
         return ProspectPublic.model_validate(made)
 
     prospect = await once_in_session(
-        session, caller=principal.subject, key=idempotency_key, request=body, make=make, answer=ProspectPublic
+        session, principal=principal, key=idempotency_key, request=body, make=make, answer=ProspectPublic
     )
     response.headers["Location"] = f"{router.prefix}/{prospect.id}"
     return prospect

@@ -67,7 +67,7 @@ async def create_schedule(
         return schedules.detail(await schedules.add(session, body, principal=principal))
 
     schedule = await once_in_session(
-        session, caller=principal.subject, key=idempotency_key, request=body, make=make, answer=ScheduleDetail
+        session, principal=principal, key=idempotency_key, request=body, make=make, answer=ScheduleDetail
     )
     response.headers["Location"] = f"{router.prefix}/{schedule.id}"
     return schedule

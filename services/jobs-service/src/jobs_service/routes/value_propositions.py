@@ -44,7 +44,7 @@ async def create_value_proposition(
         return ValuePropositionPublic.model_validate(made)
 
     value_proposition = await once_in_session(
-        session, caller=principal.subject, key=idempotency_key, request=body, make=make, answer=ValuePropositionPublic
+        session, principal=principal, key=idempotency_key, request=body, make=make, answer=ValuePropositionPublic
     )
     response.headers["Location"] = f"{router.prefix}/{value_proposition.id}"
     return value_proposition

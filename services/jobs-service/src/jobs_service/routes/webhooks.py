@@ -74,7 +74,7 @@ async def create_webhook_endpoint(
         return WebhookEndpointPublic.model_validate(made)
 
     endpoint = await once_in_session(
-        session, caller=principal.subject, key=idempotency_key, request=body, make=make, answer=WebhookEndpointPublic
+        session, principal=principal, key=idempotency_key, request=body, make=make, answer=WebhookEndpointPublic
     )
     response.headers["Location"] = f"{router.prefix}/{endpoint.id}"
     return await _with_secret(endpoint, session, principal, settings, response)
@@ -154,7 +154,7 @@ async def rotate_webhook_secret(
 
     rotated = await once_in_session(
         session,
-        caller=principal.subject,
+        principal=principal,
         key=idempotency_key,
         request=WebhookSecretRotation(endpoint_id=endpoint_id, force=force),
         make=make,
