@@ -6,6 +6,7 @@ imported by the fixtures that need them: a member without a database does not in
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from triton_common.openapi import openapi_file, openapi_text
 WORKSPACE = next(folder for folder in Path(__file__).parents if (folder / "uv.lock").exists())
 KEY = OKPKey.generate_key(ALGORITHM, parameters={"kid": "test-key"})
 ISSUER = AUDIENCE = "triton"
+ROOM = 4 * 2**30  # bytes of memory: a Postgres of tests takes a few hundred million
 
 
 class AsUser(Protocol):
@@ -213,12 +215,19 @@ def member_folder(request: pytest.FixtureRequest) -> Path:
     return next(folder for folder in (first, *first.parents) if (folder / "pyproject.toml").exists())
 
 
+def _quick_folder() -> str | None:
+    """Where Postgres copies a database in a tenth of the time: in memory, where there is plenty; else the usual one."""
+    memory = Path("/dev/shm")  # noqa: S108  a folder of our own is made there
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
+    return str(memory) if roomy else None
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Any]:
     """A real Postgres of this run's own, without fsync; it has `.url(database)`, `.stop()` and `.start()`."""
     from triton_common.embedded import Postgres  # noqa: PLC0415  see the module's docstring
 
-    with tempfile.TemporaryDirectory(prefix="triton-pg-") as folder:
+    with tempfile.TemporaryDirectory(prefix="triton-pg-", dir=_quick_folder()) as folder:
         server = Postgres(Path(folder) / "data", port=free_port(), durable=False)
         server.start()
         try:
@@ -227,11 +236,12 @@ def postgres_server() -> Iterator[Any]:
             server.stop()
 
 
-def _psql(server: Any, statement: str) -> None:
+def _psql(server: Any, *statements: str) -> None:
     import psycopg  # noqa: PLC0415  see the module's docstring
 
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(statement.encode())
+        for statement in statements:
+            connection.execute(statement.encode())
 
 
 @pytest.fixture(scope="session")
@@ -248,14 +258,22 @@ def migrated_template(postgres_server: Any, member_folder: Path) -> str:
     return "template_migrated"
 
 
+@pytest.fixture(scope="session")
+def finished_databases() -> list[str]:
+    """Those of tests that are over. They are dropped before the next one is made: by then nobody is connected to them,
+    else Postgres would wait for that."""
+    return []
+
+
 @pytest.fixture
-def postgres_url(postgres_server: Any, migrated_template: str) -> Iterator[str]:
+def postgres_url(postgres_server: Any, migrated_template: str, finished_databases: list[str]) -> Iterator[str]:
     """A migrated database of the test's own: what it commits, no other test sees."""
     name = f"test_{uuid7().hex}"
+    drops = [f"DROP DATABASE {finished_databases.pop()} WITH (FORCE)" for _ in list(finished_databases)]
     # a copy of files: half the time of writing it through the log, which small databases are by default
-    _psql(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY FILE_COPY")
+    _psql(postgres_server, *drops, f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY FILE_COPY")
     yield postgres_server.url(name)
-    _psql(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    finished_databases.append(name)
 
 
 @pytest.fixture(scope="session")
