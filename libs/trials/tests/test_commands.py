@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from triton_trials import chaos
 from triton_trials.cases import CASES, Case
-from triton_trials.trial import TrialFailed, Verdict
+from triton_trials.trial import TrialFailed
+from triton_trials.verdict import Verdict
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -7,42 +7,58 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from triton_trials.history import Account, Effect, Effects, read_effects, refused, violations
+from triton_trials.history import Account, Effect, Effects, Ending, in_vain, read_effects, violations
 
 CLIENT, JOB, DOCUMENT = uuid7(), uuid7(), uuid7()
 ACCEPTED = [JOB]
 
 
-def event(seq, kind, status="processing", progress=0):
-    return {"job_id": JOB, "seq": seq, "at": datetime.now(UTC), "kind": kind, "status": status, "progress": progress}
+def event(seq, kind, status="processing", progress=0, attempt=None):
+    return {
+        "job_id": JOB,
+        "seq": seq,
+        "at": datetime.now(UTC),
+        "kind": kind,
+        "status": status,
+        "progress": progress,
+        "attempt": attempt,
+    }
 
 
 class Story:
     """A job that a worker lost in its first attempt, and that was done in the second."""
 
     def __init__(self):
-        self.job = {"id": JOB, "client_id": CLIENT, "status": "completed", "attempt": 2, "document_id": DOCUMENT}
+        self.job = {
+            "id": JOB,
+            "client_id": CLIENT,
+            "status": "completed",
+            "attempt": 2,
+            "document_id": DOCUMENT,
+            "error": None,
+        }
         self.events = [
             event(1, "submitted", "pending"),
-            event(2, "claimed"),
+            event(2, "claimed", attempt=1),
             event(3, "progress", progress=50),
             event(4, "lease_lost", "pending"),
-            event(5, "claimed"),
+            event(5, "claimed", attempt=2),
             event(6, "completed", "completed", 100),
         ]
         self.documents = [{"job_id": JOB, "id": DOCUMENT, "title": f"{JOB}/2"}]
         self.effect = Effect(began=Counter({1: 1, 2: 1}), made=Counter({1: 1, 2: 1}))
         self.accepted = [JOB]
-        self.forbidden: set[str] = set()
+        self.end = Ending()
 
     @property
     def account(self):
-        return Account({JOB: self.job}, {JOB: self.events}, {JOB: self.documents} if self.documents else {})
+        documents = {}
+        for document in self.documents:
+            documents.setdefault(document.get("job_id", JOB), []).append(document)
+        return Account({JOB: self.job}, {JOB: self.events}, documents)
 
     def judged(self):
-        return violations(
-            self.accepted, {JOB: self.effect}, self.account, ends={CLIENT: "completed"}, forbidden=self.forbidden
-        )
+        return violations(self.accepted, {JOB: self.effect}, self.account, ends={CLIENT: self.end})
 
 
 def no_documents(story):
@@ -119,8 +135,33 @@ def one_for_two(story):
     story.accepted.append(JOB)
 
 
-def lease_lost(story):
-    story.forbidden = {"lease_lost"}
+def orphan(story):
+    story.documents.append({"job_id": uuid7(), "id": uuid7(), "title": "of nobody"})
+
+
+def unknown_event(story):
+    story.events[2]["kind"] = "pondered"
+
+
+def claim_again(story):
+    story.events[4]["attempt"] = 1
+
+
+def eventless(story):
+    story.events.clear()
+
+
+def idle(story):
+    story.accepted = []
+
+
+def other_error(story):
+    story.job |= {"status": "failed", "error": "internal"}
+    story.end = Ending("failed", error="worker_lost", attempts=2)
+
+
+def too_few_attempts(story):
+    story.end = Ending(attempts=3)
 
 
 def test_all_is_well():
@@ -147,7 +188,13 @@ def test_all_is_well():
         (lost, "accepted, and not there"),
         (nobodys, "there, and never accepted"),
         (one_for_two, "two submissions got the same job"),
-        (lease_lost, "has an event lease_lost"),
+        (orphan, "a document of no job"),
+        (unknown_event, "event pondered after processing"),
+        (claim_again, "claim 2 is attempt 1"),
+        (eventless, "the last event says , the row completed"),
+        (idle, "no job was accepted"),
+        (other_error, "ended with the error internal"),
+        (too_few_attempts, "ended after 2 attempts"),
     ],
 )
 def test_what_is_wrong_is_found(spoil, said):
@@ -156,10 +203,10 @@ def test_what_is_wrong_is_found(spoil, said):
     assert any(said in sentence for sentence in story.judged()), story.judged()
 
 
-def test_late_answers_are_counted():
+def test_what_was_made_in_vain_is_counted():
     story = Story()
-    assert refused({JOB: story.effect}, story.account) == 1
-    assert refused({}, story.account) == 0
+    assert in_vain({JOB: story.effect}, story.account) == 1
+    assert in_vain({}, story.account) == 0
 
 
 def test_effects_are_read_as_they_were_written(tmp_path, monkeypatch):
@@ -168,8 +215,10 @@ def test_effects_are_read_as_they_were_written(tmp_path, monkeypatch):
     effects.write("began", JOB, 1)
     effects.write("made", JOB, 1)
     effects.write("began", JOB, 2)
-    found = read_effects(tmp_path / "effects")
-    assert found[JOB] == Effect(began=Counter({1: 1, 2: 1}), made=Counter({1: 1}))
+    found = read_effects(tmp_path / "effects")[JOB]
+    assert (found.began, found.made) == (Counter({1: 1, 2: 1}), Counter({1: 1}))
+    assert found.clock.keys() == {1, 2}
+    assert abs(found.clock[1] - datetime.now(UTC).timestamp()) < 600
 
 
 def test_without_a_file_there_are_no_effects(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ Ends with a table and, when something was wrong, exit code 1 and the folder of t
 """
 
 import asyncio
+import random
 import shutil
 import sys
 import tempfile
@@ -16,9 +17,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_trials.cases import CASES, LONG, SERVICES, SHORT, THREADS, WORKERS, Case, Size
+from triton_trials.cases import CASES, Case
+from triton_trials.load import LONG, SERVICES, SHORT, THREADS, WORKERS, Size
 from triton_trials.platform import Platform
-from triton_trials.trial import Trial, Verdict
+from triton_trials.trial import Trial
+from triton_trials.verdict import Verdict, judge
 
 LEASE: Final = 3  # seconds; half a minute by default
 SETTINGS: Final = {
@@ -34,14 +37,17 @@ def platform_in(folder: Path) -> Platform:
     return Platform(folder, services=SERVICES, workers=WORKERS, threads=THREADS // WORKERS, settings=SETTINGS)
 
 
-async def run_case(case: Case, size: Size, platform: Platform) -> Verdict:
+async def run_case(case: Case, size: Size, platform: Platform, *, seed: int = 0) -> Verdict:
     """One case; what goes wrong in it is a violation, so that the others still run."""
-    trial = Trial(case.name, platform)
+    trial = Trial(case.name, platform, seed=seed)
     try:
         await case.run(trial, size)
     except Exception as error:  # noqa: BLE001  whatever the accident did to the case itself
         trial.violations.append(f"the case broke off: {_innermost(error)!r}")
-    return await asyncio.to_thread(trial.judge)
+    try:
+        return await asyncio.to_thread(judge, trial)
+    except Exception as error:  # noqa: BLE001  and to what it is judged by
+        return Verdict(case.name, violations=[*trial.violations, f"it could not be judged: {error!r}"])
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -50,14 +56,14 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-async def run(cases: Sequence[Case], size: Size, folder: Path) -> list[Verdict]:
+async def run(cases: Sequence[Case], size: Size, folder: Path, *, seed: int) -> list[Verdict]:
     """Run cases on a platform of their own, and say how each went."""
     verdicts = []
     async with platform_in(folder) as platform:
         for case in cases:
             console.print(f"[bold]{case.name}[/]  {case.what}")
             began = time.monotonic()
-            verdict = await run_case(case, size, platform)
+            verdict = await run_case(case, size, platform, seed=seed)
             verdicts.append(verdict)
             console.print(f"  {'[red]FAILED[/]' if verdict.violations else 'passed'}  {time.monotonic() - began:.0f} s")
             for violation in verdict.violations:
@@ -68,14 +74,14 @@ async def run(cases: Sequence[Case], size: Size, folder: Path) -> list[Verdict]:
 def table_of(verdicts: Sequence[Verdict]) -> Table:
     """What each case came to."""
     table = Table("case", title=f"Accidents, with a lease of {LEASE} s; times in seconds", title_justify="left")
-    for column in ("jobs", "attempts", "late answers", "POST p99", "resumed", "retaken", "all over"):
+    for column in ("jobs", "attempts", "in vain", "POST p99", "resumed", "retaken", "all over"):
         table.add_column(column, justify="right")
     table.add_column("")
     for one in verdicts:
         times = (one.slowest, one.resumed, one.retaken, one.over)
         table.add_row(
             one.case,
-            *(str(number) for number in (one.jobs, one.attempts, one.refused)),
+            *(str(number) for number in (one.jobs, one.attempts, one.in_vain)),
             *("" if seconds is None else f"{seconds:.2f}" for seconds in times),
             "[red]FAILED[/]" if one.violations else one.note,
         )
@@ -85,6 +91,7 @@ def table_of(verdicts: Sequence[Verdict]) -> Table:
 def main(
     names: list[str] = typer.Argument(None, metavar="[CASE]...", help="All of them by default"),  # noqa: B008  typer's way
     short: bool = typer.Option(False, "--short", help="As the tests run them"),
+    seed: int | None = typer.Option(None, help="Of the dice, to throw them as another run did; drawn by default"),
 ) -> None:
     """Accidents in the middle of work: no job is lost, none has two results, none hangs."""
     if unknown := [name for name in names or () if name not in CASES]:
@@ -94,7 +101,9 @@ def main(
         raise typer.Exit(2)
     cases = [CASES[name] for name in names] if names else list(CASES.values())
     folder = Path(tempfile.mkdtemp(prefix="triton-chaos-"))
-    verdicts = asyncio.run(run(cases, SHORT if short else LONG, folder))
+    seed = random.randrange(10**6) if seed is None else seed
+    console.print(f"The dice are thrown by --seed {seed}.")
+    verdicts = asyncio.run(run(cases, SHORT if short else LONG, folder, seed=seed))
     if not told(verdicts, folder / "logs"):
         sys.exit(1)
     shutil.rmtree(folder, ignore_errors=True)
@@ -105,7 +114,9 @@ def told(verdicts: Sequence[Verdict], logs: Path) -> bool:
     console.print()
     console.print(table_of(verdicts))
     console.print(
-        "attempts: claims of all jobs. late answers: documents made and refused, as another attempt had the job.\n"
+        "attempts: claims of all jobs.\n"
+        "in vain: documents made that no job has: refused, as another attempt had the job, or gone with their worker.\n"
+        "POST p99: of the submissions during the accident, from the first try to the answer that accepted it.\n"
         "resumed: the longest time from the accident's end on in which no new job was started.\n"
         "retaken: the longest from an attempt's last sign of life to the next attempt."
     )

@@ -7,8 +7,8 @@ made a document. Neither is read or written by the engine.
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 from uuid import UUID
@@ -47,26 +47,44 @@ class Effects:
         return cls(Path(name) if name else None)
 
     def write(self, what: str, job_id: UUID, attempt: int) -> None:
-        """`began` or `made`."""
+        """`began` or `made`, and when by this process' own clock."""
         if self._descriptor is not None:
-            os.write(self._descriptor, f"{what} {job_id} {attempt} {os.getpid()}\n".encode())
+            clock = datetime.now(UTC).timestamp()
+            os.write(self._descriptor, f"{what} {job_id} {attempt} {clock}\n".encode())
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How jobs are to end. A failed one says by which error, after how many attempts."""
+
+    status: str = "completed"
+    error: str | None = None
+    attempts: int | None = None
+
+
+COMPLETED: Final = Ending()
 
 
 @dataclass
 class Effect:
-    """What the job body did for one job: in which attempts, how often."""
+    """What the job body did for one job: in which attempts, how often; and when each began, by its worker's clock."""
 
     began: Counter[int] = field(default_factory=Counter)
     made: Counter[int] = field(default_factory=Counter)
+    clock: dict[int, float] = field(default_factory=dict)
 
 
 def read_effects(file: Path) -> dict[UUID, Effect]:
     """By job."""
     found: dict[UUID, Effect] = defaultdict(Effect)
     for line in file.read_text().splitlines() if file.exists() else ():
-        what, job_id, attempt, _ = line.split()
+        what, job_id, attempt, clock = line.split()
         effect = found[UUID(job_id)]
-        (effect.began if what == "began" else effect.made)[int(attempt)] += 1
+        if what == "began":
+            effect.began[int(attempt)] += 1
+            effect.clock[int(attempt)] = float(clock)
+        else:
+            effect.made[int(attempt)] += 1
     return found
 
 
@@ -83,18 +101,19 @@ class Account:
         """As Postgres has it."""
         with psycopg.connect(database_url, row_factory=dict_row) as connection:
             jobs = connection.execute(
-                "SELECT id, client_id, status, attempt, document_id, finished_at"
+                "SELECT id, client_id, status, attempt, document_id, finished_at, error ->> 'code' AS error"
                 " FROM generation_jobs WHERE client_id = ANY (%s)",
                 [list(clients)],
             ).fetchall()
             ids = [job["id"] for job in jobs]
             events = connection.execute(
-                "SELECT job_id, seq, at, kind, status, progress FROM job_events WHERE job_id = ANY (%s)"
-                " ORDER BY job_id, seq",
+                "SELECT job_id, seq, at, kind, status, progress, data -> 'attempt' AS attempt FROM job_events"
+                " WHERE job_id = ANY (%s) ORDER BY job_id, seq",
                 [ids],
             ).fetchall()
             documents = connection.execute(
-                "SELECT job_id, id, content ->> 'title' AS title FROM documents WHERE job_id = ANY (%s)", [ids]
+                "SELECT job_id, id, content ->> 'title' AS title FROM documents WHERE client_id = ANY (%s)",
+                [list(clients)],
             ).fetchall()
         return cls({job["id"]: job for job in jobs}, _by_job(events), _by_job(documents))
 
@@ -107,15 +126,10 @@ def _by_job(rows: Iterable[dict[str, Any]]) -> dict[UUID, list[dict[str, Any]]]:
 
 
 def violations(
-    accepted: Sequence[UUID],
-    effects: Mapping[UUID, Effect],
-    account: Account,
-    *,
-    ends: Mapping[UUID, str],
-    forbidden: AbstractSet[str] = frozenset(),
+    accepted: Sequence[UUID], effects: Mapping[UUID, Effect], account: Account, *, ends: Mapping[UUID, Ending]
 ) -> list[str]:
-    """What must not be, a sentence each with the jobs it is true of. `ends`: how each client's jobs are to end;
-    `forbidden`: kinds of events that they must not have."""
+    """What must not be after any accident, a sentence each with the jobs it is true of. `ends`: how each client's jobs
+    are to end."""
     wrong: dict[str, list[UUID]] = defaultdict(list)
 
     def check(holds: bool, sentence: str, job_id: UUID) -> None:
@@ -127,23 +141,51 @@ def violations(
         check(job_id in account.jobs, "accepted, and not there", job_id)
     for job_id in account.jobs.keys() - set(accepted):
         check(holds=False, sentence="there, and never accepted", job_id=job_id)
+    for job_id in account.documents.keys() - account.jobs.keys():
+        check(holds=False, sentence="a document of no job", job_id=job_id)
     for job_id, job in account.jobs.items():
-        status, attempt = job["status"], job["attempt"]
-        check(status == ends[job["client_id"]], f"{'ended as' if status in FINAL else 'not over:'} {status}", job_id)
-        effect = effects.get(job_id, Effect())
-        documents = account.documents.get(job_id, [])
-        check(len(documents) == (status == "completed"), f"{status} with {len(documents)} documents", job_id)
-        if status == "completed" and documents:
-            check(documents[0]["id"] == job["document_id"], "the row names another document", job_id)
-            check(documents[0]["title"] == f"{job_id}/{attempt}", "the document is of an older attempt", job_id)
-            check(effect.made[attempt] == 1, f"the job body made the document {effect.made[attempt]} times", job_id)
-        check(all(n == 1 for n in effect.began.values()), "two workers had the same attempt", job_id)
-        check(all(1 <= n <= attempt for n in effect.began), "an attempt ran that nobody claimed", job_id)
-        for kind in forbidden & {event["kind"] for event in account.events.get(job_id, [])}:
-            check(holds=False, sentence=f"has an event {kind}", job_id=job_id)
-        for sentence in _disorder(account.events.get(job_id, []), job):
+        documents, effect = account.documents.get(job_id, []), effects.get(job_id, Effect())
+        for sentence in (
+            *_misended(job, ends[job["client_id"]]),
+            *_misdocumented(job, documents, effect),
+            *_misrun(job, effect),
+            *_disorder(account.events.get(job_id, []), job),
+        ):
             check(holds=False, sentence=sentence, job_id=job_id)
-    return [f"{len(ids)} times: {sentence}: {', '.join(map(str, ids[:SHOWN]))}" for sentence, ids in wrong.items()]
+    found = [f"{len(ids)} times: {sentence}: {', '.join(map(str, ids[:SHOWN]))}" for sentence, ids in wrong.items()]
+    return found if accepted else ["no job was accepted: nothing was tried", *found]
+
+
+def _misended(job: dict[str, Any], end: Ending) -> Iterable[str]:
+    """How a job ended otherwise than it was to."""
+    if job["status"] != end.status:
+        yield f"{'ended as' if job['status'] in FINAL else 'not over:'} {job['status']}"
+    if end.error is not None and job["error"] != end.error:
+        yield f"ended with the error {job['error']}"
+    if end.attempts is not None and job["attempt"] != end.attempts:
+        yield f"ended after {job['attempt']} attempts"
+
+
+def _misdocumented(job: dict[str, Any], documents: list[dict[str, Any]], effect: Effect) -> Iterable[str]:
+    """What is wrong with a job's document: one, made by the attempt that the row names, of a completed job alone."""
+    if len(documents) != (job["status"] == "completed"):
+        yield f"{job['status']} with {len(documents)} documents"
+    if job["status"] == "completed" and documents:
+        attempt = job["attempt"]
+        if documents[0]["id"] != job["document_id"]:
+            yield "the row names another document"
+        if documents[0]["title"] != f"{job['id']}/{attempt}":
+            yield "the document is of an older attempt"
+        if effect.made[attempt] != 1:
+            yield f"the job body made the document {effect.made[attempt]} times"
+
+
+def _misrun(job: dict[str, Any], effect: Effect) -> Iterable[str]:
+    """What is wrong with the attempts that the job body saw."""
+    if any(times > 1 for times in effect.began.values()):
+        yield "two workers had the same attempt"
+    if any(not 1 <= attempt <= job["attempt"] for attempt in effect.began):
+        yield "an attempt ran that nobody claimed"
 
 
 def _disorder(events: list[dict[str, Any]], job: dict[str, Any]) -> Iterable[str]:
@@ -151,9 +193,9 @@ def _disorder(events: list[dict[str, Any]], job: dict[str, Any]) -> Iterable[str
     numbers = [event["seq"] for event in events]
     if numbers != list(range(1, len(events) + 1)):
         yield f"events numbered {numbers}"
-    status, progress = "", 0
+    status, progress, claims = "", 0, 0
     for event in events:
-        before, after = MOVES[event["kind"]]
+        before, after = MOVES.get(event["kind"], (frozenset[str](), None))
         if status not in before:
             yield f"event {event['kind']} after {status or 'nothing'}"
         status = after or status
@@ -162,15 +204,18 @@ def _disorder(events: list[dict[str, Any]], job: dict[str, Any]) -> Iterable[str
         if event["kind"] == "progress" and event["progress"] < progress:
             yield f"progress went from {progress} to {event['progress']}"
         progress = event["progress"]
+        if event["kind"] == "claimed":
+            claims += 1
+            if event["attempt"] != claims:
+                yield f"claim {claims} is attempt {event['attempt']}"
     if status != job["status"]:
         yield f"the last event says {status}, the row {job['status']}"
-    claims = sum(event["kind"] == "claimed" for event in events)
     if claims != job["attempt"]:
         yield f"{claims} claims, attempt {job['attempt']}"
 
 
-def refused(effects: Mapping[UUID, Effect], account: Account) -> int:
-    """Documents that the job body made and the engine refused, as another attempt had the job."""
+def in_vain(effects: Mapping[UUID, Effect], account: Account) -> int:
+    """Documents that the job body made and no job has: another attempt had the job, or the worker died with it."""
     return sum(
         sum(effects[job_id].made.values()) - len(account.documents.get(job_id, []))
         for job_id in account.jobs

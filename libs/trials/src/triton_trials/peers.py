@@ -251,7 +251,7 @@ class Triton(Peer):
         """Start jobs-service, and make the client."""
         self._database = await psycopg.AsyncConnection.connect(self.platform.database_url, autocommit=True)
         await self._database.execute("TRUNCATE clients CASCADE")
-        await self.platform.flush()
+        await self.platform.messages.flush()
         service = self.platform.add_service(**self.settings)
         self.parts.append(service)
         await service.ready()

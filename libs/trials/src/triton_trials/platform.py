@@ -15,12 +15,11 @@ from pathlib import Path
 from signal import SIGCONT, SIGTERM, Signals
 from typing import Final, Self
 
-import redis.asyncio
-
 from triton_common import embedded
 from triton_common.embedded import Postgres, Redis
 from triton_common.testing import WORKSPACE, free_port
 from triton_trials.issuer import Issuer
+from triton_trials.messages import Messages
 from triton_trials.proxy import Proxy
 
 START: Final = 60.0  # seconds
@@ -151,6 +150,7 @@ class Platform:
         self._counts = services, workers
         self._server = Postgres(folder / "postgres", port=free_port())
         self._broker = Redis(folder / "redis", port=free_port())
+        self.messages = Messages(self._broker.url)
         self.issuer = Issuer()
         self.postgres = self._part("postgres", self._server)
         self.redis = self._part("redis", self._broker)
@@ -178,11 +178,6 @@ class Platform:
     def redis_url_at(self, port: int) -> str:
         """The queue's URL through a proxy."""
         return self.redis_url.replace(f":{self._broker.port}/", f":{port}/")
-
-    async def flush(self) -> None:
-        """Empty Redis."""
-        async with redis.asyncio.Redis.from_url(self.redis_url) as client:
-            await client.flushall()
 
     def forget_messages(self) -> None:
         """Delete what a Redis that is down has written down."""

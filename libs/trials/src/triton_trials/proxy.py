@@ -23,7 +23,13 @@ class Proxy:
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self.broken = 0
+        """Connections that were cut or left half open."""
+        self.refused = 0
+        self.held = 0
+        """Pieces of requests and answers that waited while all was stalled."""
         self.lost = 0
+        """Answers."""
         self.lose: float = 0.0
         """Share of answers that are swallowed, their connection with them: the request was carried out."""
         self.refuses = False
@@ -51,6 +57,7 @@ class Proxy:
 
     def cut(self) -> None:
         """Break every connection. With `refuses` there are no new ones either."""
+        self.broken += len(self._links)
         for link in list(self._links):
             link.abort()
 
@@ -64,6 +71,7 @@ class Proxy:
 
     def forget(self) -> None:
         """Leave every present connection half open: both ends believe in it, and nothing passes any more."""
+        self.broken += len(self._links)
         for link in self._links:
             link.dead = True
 
@@ -75,6 +83,7 @@ class Proxy:
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = None if self.refuses else await self._reach()
         if there is None:
+            self.refused += 1
             writer.transport.abort()
             return
         link = _Link(writer, there[1])
@@ -100,6 +109,7 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
+                self.held += not self._flowing.is_set()
                 await self._flowing.wait()
                 if link.dead:
                     continue

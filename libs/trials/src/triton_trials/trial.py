@@ -1,109 +1,52 @@
-"""One case: clients of its own on a platform that is shared, jobs submitted to it, an accident, and the judgement."""
+"""One case under way: clients of its own on a platform that is shared, jobs submitted to it, and what it waits for."""
 
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from statistics import quantiles
+from random import Random
 from typing import Any, Final, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
 
-from triton_trials import history
-from triton_trials.history import Account
+from triton_trials.demands import Demands, Loss, first_claim
+from triton_trials.history import COMPLETED, Account, Ending, in_vain, read_effects
 from triton_trials.issuer import token_of
 from triton_trials.platform import Part, Platform
+from triton_trials.submissions import PROPOSITION, Client, Submission
 from triton_trials.wire import Answer, NoAnswer, Wire, encode
 
 PATIENCE: Final = 60.0  # seconds within which a submission is accepted, whatever happens
 SLOWER: Final = 10  # times, once a case has its jobs: the accident is to hit work, however long it takes
 PAUSE: Final = 0.05  # before a submission is repeated that got no answer, or a 5xx
+LATE: Final = 5.0  # seconds that a worker gets for what it was at when it was frozen
+GLANCE: Final = 0.05  # seconds between two looks at what a case waits for
 LIVE: Final = "status IN ('pending', 'processing')"
-WORKING: Final = "status = 'processing' AND worker LIKE '%%' || %s"
-
-PROPOSITION: Final[dict[str, Any]] = {
-    "summary": "A trial.",
-    "programme": "Coaching.",
-    "eligibility": [{"system": "icd10cm", "code": "E11*"}],
-    "engagement": {"low": "0.1", "base": "0.2", "high": "0.3"},
-    "effects": [
-        {
-            "driver": "total",
-            "reduction": {"low": "0.1", "base": "0.2", "high": "0.3"},
-            "evidence": "None: this is a trial.",
-        }
-    ],
-    "fees": {"per_engaged_member_per_month": "40.00"},
-}
+HELD: Final = "status = 'processing' AND worker LIKE %s"
+TAKEN: Final = """status = 'processing' AND EXISTS (
+  SELECT FROM job_events AS event WHERE event.job_id = generation_jobs.id AND event.kind = 'claimed'
+    AND event.at > to_timestamp(%s) AND event.data ->> 'worker' LIKE %s)"""
 
 
 class TrialFailed(Exception):
     """Something that the case waits for did not come to pass."""
 
 
-@dataclass(frozen=True)
-class Client:
-    """A client with a prospect and something to sell to it: all that a job needs."""
-
-    client_id: UUID
-    prospect_id: UUID
-    value_proposition_id: UUID
-    ends: str = "completed"
-    """How its jobs are to end."""
-
-
-@dataclass
-class Submission:
-    """What the client knows of a job that it submitted."""
-
-    client: Client
-    sent: float
-    """Unix time."""
-    job_id: UUID | None = None
-    seconds: float = 0.0
-    """That the accepting answer took."""
-    tries: int = 0
-    statuses: list[int] = field(default_factory=list)
-    """Of the answers before it; 0 for none."""
-    retry_after: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Verdict:
-    """What a case came to. Times are seconds."""
-
-    case: str
-    jobs: int = 0
-    attempts: int = 0
-    refused: int = 0
-    slowest: float | None = None
-    """p99 of the POST answers during the accident."""
-    resumed: float | None = None
-    """The longest time from the accident's end on in which no new job was started."""
-    retaken: float | None = None
-    """From an attempt's last sign of life to the claim of the next, the longest."""
-    over: float | None = None
-    """From the accident's end until all is over."""
-    note: str = ""
-    violations: list[str] = field(default_factory=list)
-
-
 class Trial:
     """A case under way."""
 
-    def __init__(self, name: str, platform: Platform) -> None:
+    def __init__(self, name: str, platform: Platform, *, seed: int = 0) -> None:
         self.name = name
         self.platform = platform
+        self.dice = Random(f"{seed}/{name}")
         self.headers = {"Authorization": f"Bearer {token_of('admin')}"}
-        self.entrances = platform.services
-        """The jobs-services that jobs are submitted to, in turn."""
+        self.entrances: list[Part] | None = None
+        """The jobs-services that jobs are submitted to, in turn; all of them by default."""
         self.clients: list[Client] = []
         self.submissions: list[Submission] = []
-        self.forbidden: set[str] = set()
-        """Kinds of events that none of the jobs may have."""
+        self.demands = Demands()
         self.note = ""
         self.violations: list[str] = []
         self.accidents: list[tuple[float, float]] = []
@@ -119,7 +62,7 @@ class Trial:
             raise TrialFailed(f"{method} {path} answers {answer.status}: {answer.body.decode()}")
         return answer.json
 
-    async def add_client(self, work: str = "50-500 ms", *, ends: str = "completed") -> Client:
+    async def add_client(self, work: str = "50-500 ms", *, ends: Ending = COMPLETED) -> Client:
         """A client whose jobs are this work: see worker.py."""
         client_id = (await self.call("POST", "/clients", {"name": f"Trial {self.name}"}))["id"]
         prospect = await self.call("POST", "/prospects", {"client_id": client_id, "name": work})
@@ -141,9 +84,16 @@ class Trial:
         return encode("POST", "/api/v1/jobs", headers=headers, body=content)
 
     async def submit(
-        self, count: int, *clients: Client, rate: float = 200.0, until: asyncio.Event | None = None, **body: Any
+        self,
+        count: int,
+        *clients: Client,
+        rate: float = 200.0,
+        until: asyncio.Event | None = None,
+        slower: int = SLOWER,
+        **body: Any,
     ) -> list[Submission]:
-        """Submit `count` jobs of the clients in turn, at `rate` a second, and then more, at less, until `until` is set.
+        """Submit `count` jobs of the clients in turn, at `rate` a second, and then more, `slower` times slower, until
+        `until` is set.
 
         Each is sent again until it is accepted.
         """
@@ -155,7 +105,7 @@ class Trial:
                 if number >= count and (until is None or until.is_set()):
                     break
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                due += 1 / rate if number < count else SLOWER / rate
+                due += (1 if number < count else slower) / rate
                 made.append(submission := Submission(owners[number % len(owners)], sent=time.time()))
                 self.submissions.append(submission)
                 group.create_task(self._submit(submission, number, **body))
@@ -165,8 +115,8 @@ class Trial:
         request = self.request(submission.client, key=str(uuid4()), **body)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            entrance = self.entrances[(number + submission.tries) % len(self.entrances)]
-            wire = Wire(*self.platform.address(entrance))
+            entrances = self.entrances or self.platform.services
+            wire = Wire(*self.platform.address(entrances[(number + submission.tries) % len(entrances)]))
             submission.tries += 1
             pause = PAUSE
             try:
@@ -175,7 +125,7 @@ class Trial:
                 submission.statuses.append(0)
             else:
                 if answer.status == 202:
-                    submission.job_id, submission.seconds = UUID(answer.json["id"]), answer.seconds
+                    submission.job_id, submission.accepted = UUID(answer.json["id"]), time.time()
                     return
                 pause = self._refused(submission, answer)
             finally:
@@ -219,14 +169,25 @@ class Trial:
         assert row is not None  # a count
         return int(row[0])
 
-    async def claims(self) -> dict[UUID | None, float]:
-        """When each of the case's jobs was first claimed, in Unix time."""
+    async def account(self) -> Account:
+        """The engine's own, of the case's jobs."""
         ids = [client.client_id for client in self.clients]
-        account = await asyncio.to_thread(Account.read, self.platform.database_url, ids)
-        return {
-            job_id: next(event["at"].timestamp() for event in events if event["kind"] == "claimed")
-            for job_id, events in account.events.items()
-        }
+        return await asyncio.to_thread(Account.read, self.platform.database_url, ids)
+
+    async def claims(self) -> dict[UUID, float]:
+        """When each of the case's jobs was first claimed, in Unix time."""
+        firsts = {job_id: first_claim(events) for job_id, events in (await self.account()).events.items()}
+        return {job_id: at for job_id, at in firsts.items() if at is not None}
+
+    def demand(self, holds: bool, sentence: str) -> None:
+        """What the case sees for itself; the sentence says what is wrong when it does not hold."""
+        if not holds:
+            self.violations.append(sentence)
+
+    async def lose(self, messages: Awaitable[frozenset[UUID]]) -> None:
+        """Note the messages that Redis loses by this: each accident of the kind must lose some that are needed."""
+        lost = await messages
+        self.demands.losses.append(Loss(time.time(), lost))
 
     async def until_refused(self) -> int:
         """Wait until a submission is answered 429; its Retry-After. Raises TrialFailed."""
@@ -234,20 +195,47 @@ class Trial:
         while not (told := [seconds for one in self.submissions for seconds in one.retry_after]):
             if time.monotonic() > deadline:
                 raise TrialFailed(f"no submission was answered 429 within {PATIENCE:.0f} s")
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(GLANCE)
         return told[0]
 
-    async def until_working(self, worker: Part | None = None) -> None:
-        """Wait until jobs of the case are at work, at that worker if one is given. Raises TrialFailed."""
-        await self._until(lambda there: there > 0, WORKING, f"{worker.name if worker else ''}@%")
+    async def until_working(self, worker: Part | None = None, *, jobs: int = 1) -> None:
+        """Wait until so many jobs are at work that were claimed from now on, by that worker if one is given; what a
+        dead one still holds is no work. Raises TrialFailed."""
+        await self._until(lambda there: there >= jobs, TAKEN, time.time(), f"{worker.name if worker else '%'}@%")
 
-    async def until_waiting(self) -> None:
-        """Wait until jobs of the case wait for a worker. Raises TrialFailed."""
-        await self._until(lambda there: there > 0, "status = 'pending'")
+    async def until_queued(self, messages: int) -> None:
+        """Wait until at least so many messages wait in Redis for a worker. Raises TrialFailed."""
+        deadline = time.monotonic() + PATIENCE
+        while (there := await self.platform.messages.waiting()) < messages:
+            if time.monotonic() > deadline:
+                raise TrialFailed(f"there are {there} messages in Redis, and never were {messages}")
+            await asyncio.sleep(GLANCE)
+
+    async def until_consumed(self) -> None:
+        """Wait until Redis holds no message any more. Raises TrialFailed."""
+        deadline = time.monotonic() + PATIENCE
+        while there := await self.platform.messages.waiting():
+            if time.monotonic() > deadline:
+                raise TrialFailed(f"{there} messages stay in Redis")
+            await asyncio.sleep(GLANCE)
 
     async def until_lost(self, worker: Part) -> None:
         """Wait until the worker has no job any more: all were given to others. Raises TrialFailed."""
-        await self._until(lambda there: there == 0, WORKING, f"{worker.name}@%")
+        await self._until(lambda there: there == 0, HELD, f"{worker.name}@%")
+
+    async def until_retaken(self, jobs: int) -> None:
+        """Wait until so many jobs are in a later attempt than their first. Raises TrialFailed."""
+        await self._until(lambda there: there >= jobs, "status = 'processing' AND attempt > 1")
+
+    async def until_answered(self) -> None:
+        """Wait a while until each attempt that lost its lease has made its document after all. Whether is judged."""
+        deadline = time.monotonic() + LATE
+        while time.monotonic() < deadline:
+            account = await self.account()
+            lost = sum(event["kind"] == "lease_lost" for events in account.events.values() for event in events)
+            if in_vain(read_effects(self.platform.effects), account) >= lost:
+                return
+            await asyncio.sleep(GLANCE)
 
     async def until_over(self) -> None:
         """Wait until the case's jobs are over. Whether they are is judged."""
@@ -259,53 +247,4 @@ class Trial:
         while (there := await self._count(condition, *parameters)) is None or not holds(there):
             if time.monotonic() > deadline:
                 raise TrialFailed(f"{there} jobs are such that {condition}, and stayed so for {PATIENCE:.0f} s")
-            await asyncio.sleep(0.03)
-
-    def judge(self) -> Verdict:
-        """Compare the engine's account with the history that others kept."""
-        account = Account.read(self.platform.database_url, [client.client_id for client in self.clients])
-        effects = history.read_effects(self.platform.effects)
-        accepted = [one.job_id for one in self.submissions if one.job_id is not None]
-        verdict = Verdict(
-            self.name,
-            jobs=len(accepted),
-            attempts=sum(job["attempt"] for job in account.jobs.values()),
-            refused=history.refused(effects, account),
-            note=self.note,
-            violations=self.violations
-            + history.violations(
-                accepted,
-                effects,
-                account,
-                ends={client.client_id: client.ends for client in self.clients},
-                forbidden=self.forbidden,
-            ),
-        )
-        if self.accidents:
-            self._time(verdict, account)
-        return verdict
-
-    def _time(self, verdict: Verdict, account: Account) -> None:
-        ended = self.accidents[-1][1]
-        starts = [ended]
-        retaken: list[float] = []
-        for events in account.events.values():
-            sign = 0.0  # of life of the attempt before
-            for event in events:
-                at = event["at"].timestamp()
-                if event["kind"] == "claimed":
-                    if event["seq"] > 2:
-                        retaken.append(at - sign)
-                    elif at > ended:
-                        starts.append(at)
-                if event["kind"] != "lease_lost":
-                    sign = at
-        verdict.resumed = max((later - at for at, later in itertools.pairwise(sorted(starts))), default=None)
-        verdict.retaken = max(retaken, default=None)
-        over = [job["finished_at"].timestamp() - ended for job in account.jobs.values() if job["finished_at"]]
-        verdict.over = max(0.0, max(over, default=0.0))
-        during = [
-            one.seconds for one in self.submissions if any(start <= one.sent <= end for start, end in self.accidents)
-        ]
-        if len(during) > 1:
-            verdict.slowest = quantiles(during, n=100, method="inclusive")[-1]
+            await asyncio.sleep(GLANCE)

@@ -8,13 +8,14 @@ import os
 import random
 import signal
 import time
+from datetime import timedelta
 from typing import Final
 
+import time_machine
+
 SKEW: Final = float(os.environ.get("TRIALS_CLOCK_SKEW", "0"))  # seconds
-if SKEW:  # before anything else is imported, so that nobody holds the true clock
-    _time, _time_ns = time.time, time.time_ns
-    time.time = lambda: _time() + SKEW
-    time.time_ns = lambda: _time_ns() + int(SKEW * 1e9)
+if SKEW:  # all of Python's wall clocks: time.time, datetime.now and their kin, whoever holds them; monotonic ones go on
+    time_machine.travel(timedelta(seconds=SKEW)).start()
 
 from agent_runner.attempts import Attempt  # noqa: E402
 from agent_runner.runs import Worker  # noqa: E402
