@@ -18,18 +18,32 @@ import examples
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from agent_runner.collecting import Reports
-from triton_common.errors import Conflict, NotFound, Unauthorized, Unavailable, install_error_handlers
+from triton_common.errors import (
+    AppError,
+    Conflict,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+    install_error_handlers,
+    problem,
+)
 from triton_common.schemas import (
+    ClaimCall,
     ClaimedJob,
     CohortRequest,
     DocumentContent,
+    FinishCall,
     JobClaim,
     JobFinish,
     JobFinishAnswer,
     JobProgress,
     JobProgressAnswer,
     JobStatus,
+    ProgressCall,
     Schema,
+    WorkerAnswer,
+    WorkerAnswers,
+    WorkerCalls,
 )
 
 CLIENT_SECRET = "the service account's secret"
@@ -149,53 +163,68 @@ class Platform:
     def _jobs(self) -> APIRouter:
         router = APIRouter(prefix="/internal/v1/jobs")
 
-        def held(job_id: UUID, attempt: int) -> Row:
-            row = self.rows.get(job_id)
-            if row is None:
-                raise JobNotFound
-            if row.status != "processing" or row.attempt != attempt:
-                raise StaleAttempt
-            return row
-
-        @router.post("/{job_id}/claim")
-        async def claim(job_id: UUID, body: JobClaim) -> ClaimedJob:
-            self._called("claim")
-            row = self.rows.get(job_id)
-            if row is None:
-                raise JobNotFound
-            again = row.status == "processing" and row.claims[-1].claim_id == body.claim_id
-            if row.status != "pending" and not again:
-                raise JobNotClaimable
-            with self._changed:
-                row.attempt += not again
-                row.status = "processing"
-                row.claims.append(body)
-                self.order.append(job_id)
-                self._changed.notify_all()
-            self._called("answer to claim")
-            return row.job.model_copy(update={"attempt": row.attempt})
-
-        @router.post("/{job_id}/progress")
-        async def progress(job_id: UUID, body: JobProgress, request: Request) -> JobProgressAnswer:
-            self._called("progress")
-            row = held(job_id, body.attempt)
-            with self._changed:
-                row.reports.append(body)
-                row.request_ids.add(request.headers.get("X-Request-ID", ""))
-                self._changed.notify_all()
-            return JobProgressAnswer(cancelled=row.cancel)
-
-        @router.post("/{job_id}/finish")
-        async def finish(job_id: UUID, body: JobFinish) -> JobFinishAnswer:
-            self._called("finish")
-            row = held(job_id, body.attempt)
-            with self._changed:
-                row.finishes.append(body)
-                row.status = "cancelled" if row.cancel else "pending" if body.outcome == "released" else body.outcome
-                self._changed.notify_all()
-            return JobFinishAnswer(status=JobStatus(row.status), document_id=None)
+        @router.post("/calls")
+        async def calls(body: WorkerCalls) -> WorkerAnswers:
+            self._called("calls")
+            return WorkerAnswers(answers=[self._answer(call) for call in body.calls])
 
         return router
+
+    def _answer(self, call: ClaimCall | ProgressCall | FinishCall) -> WorkerAnswer:
+        try:
+            match call:
+                case ClaimCall():
+                    return WorkerAnswer(status=200, body=self._claim(call))
+                case ProgressCall():
+                    return WorkerAnswer(status=200, body=self._progress(call))
+                case FinishCall():
+                    return WorkerAnswer(status=200, body=self._finish(call))
+        except AppError as error:
+            return WorkerAnswer(status=error.status, problem=problem(error))
+
+    def _claim(self, call: ClaimCall) -> ClaimedJob:
+        self._called("claim")
+        row = self.rows.get(call.job_id)
+        if row is None:
+            raise JobNotFound
+        again = row.status == "processing" and row.claims[-1].claim_id == call.body.claim_id
+        if row.status != "pending" and not again:
+            raise JobNotClaimable
+        with self._changed:
+            row.attempt += not again
+            row.status = "processing"
+            row.claims.append(call.body)
+            self.order.append(call.job_id)
+            self._changed.notify_all()
+        self._called("answer to claim")
+        return row.job.model_copy(update={"attempt": row.attempt})
+
+    def _progress(self, call: ProgressCall) -> JobProgressAnswer:
+        self._called("progress")
+        row = self._held(call.job_id, call.body.attempt)
+        with self._changed:
+            row.reports.append(call.body)
+            row.request_ids.add(call.request_id)
+            self._changed.notify_all()
+        return JobProgressAnswer(cancelled=row.cancel)
+
+    def _finish(self, call: FinishCall) -> JobFinishAnswer:
+        self._called("finish")
+        row = self._held(call.job_id, call.body.attempt)
+        outcome = call.body.outcome
+        with self._changed:
+            row.finishes.append(call.body)
+            row.status = "cancelled" if row.cancel else "pending" if outcome == "released" else outcome
+            self._changed.notify_all()
+        return JobFinishAnswer(status=JobStatus(row.status), document_id=None)
+
+    def _held(self, job_id: UUID, attempt: int) -> Row:
+        row = self.rows.get(job_id)
+        if row is None:
+            raise JobNotFound
+        if row.status != "processing" or row.attempt != attempt:
+            raise StaleAttempt
+        return row
 
     def _analytics(self) -> APIRouter:
         router = APIRouter(prefix="/api/v1/analytics/prospects/{prospect_id}/reports")

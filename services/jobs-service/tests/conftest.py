@@ -153,6 +153,9 @@ class Api:
             body.setdefault("error", ERROR)
         return await self.post(f"/internal/v1/jobs/{job['id']}/finish", body, user=self.worker)
 
+    async def calls(self, *calls: dict[str, Any]) -> Any:
+        return await self.post("/internal/v1/jobs/calls", {"calls": list(calls)}, user=self.worker)
+
     async def sent(self, count: int) -> list[tuple[int, str]]:
         """(lane, job) of what the dispatcher sends, once it is so many messages; it sends from a task of its own."""
         queue = self.app.state.queue

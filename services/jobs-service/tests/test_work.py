@@ -1,10 +1,13 @@
 """What workers do: claim, progress, finish; each in order, twice, late and at once."""
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 import pytest
 from prometheus_client import REGISTRY
+
+from jobs_service import jobs
 
 
 def count(name: str, **labels: str) -> float:
@@ -390,3 +393,58 @@ async def test_a_job_that_is_over_cannot_be_cancelled(api):
 
 async def test_cancel_of_a_job_that_is_not_there(api, nobody):
     assert (await api.post(f"/api/v1/jobs/{nobody}/cancel")).json()["code"] == "job_not_found"
+
+
+# --- many calls in one request
+
+
+async def test_many_calls_in_one_request_are_answered_each_as_by_its_own_route(api, nobody):
+    fresh, claimed, cancelled = await api.job(), await api.job(), await api.job()
+    await api.claim(claimed)
+    await api.claim(cancelled)
+    await api.post(f"/api/v1/jobs/{cancelled['id']}/cancel")
+    report = {"attempt": 1, "progress": 10, "stage": "collecting"}
+    answer = await api.calls(
+        {"call": "claim", "job_id": fresh["id"], "body": {"worker": "w1"}, "request_id": "r1"},
+        {"call": "progress", "job_id": cancelled["id"], "body": report},
+        {
+            "call": "finish",
+            "job_id": claimed["id"],
+            "body": {"attempt": 1, "outcome": "completed", "document": api.document},
+        },
+        {"call": "claim", "job_id": claimed["id"], "body": {"worker": "w2"}},
+        {"call": "progress", "job_id": nobody, "body": report},
+    )
+    assert answer.status_code == 200
+    answers = answer.json()["answers"]
+    assert [one["status"] for one in answers] == [200, 200, 200, 409, 404]
+    assert answers[0]["body"]["job_id"] == fresh["id"]
+    assert answers[1]["body"] == {"cancelled": True}
+    assert answers[2]["body"]["status"] == "completed"
+    assert [one["problem"]["code"] for one in answers[3:]] == ["job_not_claimable", "job_not_found"]
+    assert [(await api.read(job))["status"] for job in (fresh, claimed, cancelled)] == [
+        *("processing", "completed", "cancelled")
+    ]
+
+
+async def test_a_call_that_crashes_takes_no_other_along(api, monkeypatch):
+    good, bad = await api.job(), await api.job()
+    ours = jobs.claim
+
+    async def crashing(database: Any, backlog: Any, job_id: UUID, *arguments: Any, **options: Any) -> Any:
+        if str(job_id) == bad["id"]:
+            raise RuntimeError("a secret")
+        return await ours(database, backlog, job_id, *arguments, **options)
+
+    monkeypatch.setattr(jobs, "claim", crashing)
+    answer = await api.calls(*({"call": "claim", "job_id": job["id"], "body": {"worker": "w1"}} for job in (bad, good)))
+    crashed, claimed = answer.json()["answers"]
+    assert (crashed["status"], crashed["problem"]["code"]) == (500, "internal")
+    assert "secret" not in answer.text
+    assert (claimed["status"], claimed["body"]["job_id"]) == (200, good["id"])
+
+
+async def test_calls_that_are_none_are_refused(api, nobody):
+    assert (await api.calls()).status_code == 422
+    assert (await api.calls({"call": "dance", "job_id": nobody, "body": {}})).status_code == 422
+    assert (await api.calls(*[{"call": "claim", "job_id": nobody, "body": {"worker": "w"}}] * 101)).status_code == 422

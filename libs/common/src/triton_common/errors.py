@@ -163,7 +163,20 @@ def problems(*classes: type[AppError]) -> dict[int | str, dict[str, Any]]:
 
 def problem_response(error: AppError, *, request_id: str | None = None) -> Response:
     """The problem+json answer of an error."""
-    problem = Problem(
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return Response(
+        problem(error, request_id=request_id).model_dump_json(),
+        status_code=error.status,
+        media_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def problem(error: AppError, *, request_id: str | None = None) -> Problem:
+    """What an error tells."""
+    return Problem(
         type=f"{ERRORS_URL}#{error.code}",
         title=error.title,
         status=error.status.value,
@@ -171,12 +184,6 @@ def problem_response(error: AppError, *, request_id: str | None = None) -> Respo
         message=error.message,
         details=error.details,
         request_id=request_id or current_request_id() or "",
-    )
-    headers = dict(error.headers)
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
-    return Response(
-        problem.model_dump_json(), status_code=error.status, media_type="application/problem+json", headers=headers
     )
 
 
@@ -189,19 +196,25 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def internal_error_response(error: Exception) -> Response:
     """Log what nobody caught, and answer 500 without a word of the inside."""
-    logger.opt(exception=error).error("request failed")
-    return problem_response(Internal("Something went wrong on our side. Give the request id when you report it."))
+    return problem_response(logged(error))
 
 
-async def _on_app_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, AppError)  # noqa: S101  what the handler is registered for
+def logged(error: Exception) -> AppError:
+    """Log an error that is about to be told, and the error to tell: itself, or Internal for what nobody caught."""
+    if not isinstance(error, AppError):
+        logger.opt(exception=error).error("request failed")
+        return Internal("Something went wrong on our side. Give the request id when you report it.")
     if isinstance(error, Unavailable) and error.__cause__ is None:  # nothing broke: we had rather not
         logger.bind(code=error.code, status=error.status.value).warning("request refused")
     elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.opt(exception=error).bind(code=error.code).error("request failed")
     else:
         logger.bind(code=error.code, status=error.status.value).info("request refused")
-    return problem_response(error)
+    return error
+
+
+async def _on_app_error(_: Request, error: Exception) -> Response:
+    return problem_response(logged(error))
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -288,6 +288,58 @@ class JobFinishAnswer(Told):
     document_id: UUID | None
 
 
+class WorkerCall(Schema):
+    """Base of one call among several; each has its own answer, and its own place in logs and traces."""
+
+    job_id: UUID
+    request_id: str = Field(default="", max_length=128)
+    traceparent: str = Field(default="", max_length=100)
+
+
+class ClaimCall(WorkerCall):
+    """Take the job."""
+
+    call: Literal["claim"] = "claim"
+    body: JobClaim
+
+
+class ProgressCall(WorkerCall):
+    """Say how far the attempt is."""
+
+    call: Literal["progress"] = "progress"
+    body: JobProgress
+
+
+class FinishCall(WorkerCall):
+    """End the attempt."""
+
+    call: Literal["finish"] = "finish"
+    body: JobFinish
+
+
+class WorkerCalls(Schema):
+    """Calls that a worker's threads make at the same time."""
+
+    calls: Annotated[
+        list[Annotated[ClaimCall | ProgressCall | FinishCall, Field(discriminator="call")]],
+        Field(min_length=1, max_length=100),
+    ]
+
+
+class WorkerAnswer(Told):
+    """What the call's own route would answer: its status, and its body or its problem."""
+
+    status: int
+    body: ClaimedJob | JobProgressAnswer | JobFinishAnswer | None = None
+    problem: Problem | None = None
+
+
+class WorkerAnswers(Told):
+    """One answer a call, in the order of the calls."""
+
+    answers: list[WorkerAnswer]
+
+
 # --- the document: made by agent-runner, stored and rendered by jobs-service
 
 

@@ -5,7 +5,6 @@ jobs-service decides everything: who holds a job, and whether an answer still co
 
 import contextvars
 import threading
-from collections.abc import Callable
 from math import inf
 from time import monotonic
 from types import TracebackType
@@ -15,12 +14,14 @@ from uuid import UUID
 from loguru import logger
 from uuid_utils.compat import uuid4
 
+from agent_runner.calls import Calls
 from agent_runner.stop import Stop
-from triton_common.client import SyncServiceClient
 from triton_common.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized
 from triton_common.schemas import (
+    ClaimCall,
     ClaimedJob,
     DocumentContent,
+    FinishCall,
     JobClaim,
     JobError,
     JobFinish,
@@ -29,6 +30,7 @@ from triton_common.schemas import (
     JobProgressAnswer,
     JobStage,
     JobStatus,
+    ProgressCall,
 )
 
 HEARTBEAT: Final = 5.0  # seconds; half of the ten in which a cancelled job must stop
@@ -52,41 +54,46 @@ class NotNow(Exception):
 
 
 class Attempt:
-    """A job this worker holds. As a context it renews the lease in a thread of its own until the job is over.
+    """A job this worker holds. As a context it has its lease renewed, until the job is over.
 
     `stop` tells the job's thread when to end: cancelled by somebody, or the lease is lost.
     """
 
-    def __init__(self, jobs: SyncServiceClient, job: ClaimedJob) -> None:
+    def __init__(self, calls: Calls, heart: "Heart", job: ClaimedJob) -> None:
         self.job = job
         self.stop = Stop()
-        self._jobs = jobs
-        self._path = f"/internal/v1/jobs/{job.job_id}"
+        self.renew_at = inf
+        """When the lease is to be renewed, by `monotonic`."""
+        self._calls = calls
+        self._heart = heart
+        self._interval = min(HEARTBEAT, job.lease_seconds / 3)
         self._last = JobProgress(attempt=job.attempt, progress=0, stage=JobStage.COLLECTING)
         self._reporting = threading.Lock()  # reports leave in the order they were made
         self._over = threading.Event()
         self._give_up_at = inf
-        self._heart: threading.Thread
+        self._context = contextvars.Context()
 
     def __enter__(self) -> Self:
-        """Begin to renew the lease."""
-        context = contextvars.copy_context()  # so that the thread's lines tell whose lease it is
-        self._heart = threading.Thread(
-            target=context.run, args=(self._beat,), name=f"lease-{self.job.job_id}", daemon=True
-        )
-        self._heart.start()
+        """Begin to have the lease renewed."""
+        self._context = contextvars.copy_context()  # so that lines about the lease tell whose it is
+        self.renew_at = monotonic() + self._interval
+        self._heart.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop renewing it. A job that was not finished goes to another worker when the lease ends."""
+        """Have it renewed no more. A job that was not finished goes to another worker when the lease ends."""
         self._over.set()
-        self._heart.join()
+        self._heart.discard(self)
 
     def report(self, progress: int, stage: JobStage, message: str = "") -> None:
         """Tell how far the job is. Raises Stopped when it should end; jobs-service being away is no reason to."""
-        self._send(lambda _: JobProgress(attempt=self.job.attempt, progress=progress, stage=stage, message=message))
+        report = JobProgress(attempt=self.job.attempt, progress=progress, stage=stage, message=message)
+        with self._reporting:
+            if call := self._reports(report):
+                [answer] = self._calls.make_all([call])
+                self._hear(answer)
         self.stop.check()
 
     def hurry(self, *, patience: float) -> None:
@@ -115,12 +122,13 @@ class Attempt:
             error=error,
             retryable=retryable,
             retry_after_seconds=retry_after,
-        ).model_dump(mode="json")
+        )
+        call = FinishCall(job_id=self.job.job_id, body=body)
         give_up_at, pause = monotonic() + PATIENCE, PAUSE
         while True:
             try:
                 with self._reporting:
-                    answer: Any = self._jobs.post(f"{self._path}/finish", json=body)
+                    answer = self._calls.make(call)
                     self._over.set()
             except (Conflict, NotFound) as refused:
                 logger.bind(outcome=outcome, code=refused.code).info("outcome came too late")
@@ -137,31 +145,103 @@ class Attempt:
             else:
                 return JobFinishAnswer.model_validate(answer).status
 
-    def _beat(self) -> None:
-        """Repeat the last report often enough that the lease never ends while we work."""
-        interval = min(HEARTBEAT, self.job.lease_seconds / 3)
-        while not self._over.wait(interval):
-            self._send(lambda last: last.model_copy(update={"message": ""}))
+    def renewal(self) -> ProgressCall | None:
+        """The last report again, to renew the lease: `renewed` has to follow, with its answer. None while another
+        report is under way, which renews it just as well, and once the job is over."""
+        if not self._reporting.acquire(blocking=False):
+            self.renew_at = monotonic() + self._interval
+            return None
+        call = self._context.run(self._reports, self._last.model_copy(update={"message": ""}))
+        if call is None:
+            self._reporting.release()
+        return call
 
-    def _send(self, report: Callable[[JobProgress], JobProgress]) -> None:
-        with self._reporting:
-            if self._over.is_set() or self.stop.reason == "lost":
-                return
-            self._last = report(self._last)
+    def renewed(self, answer: dict[str, Any] | AppError) -> None:
+        """Take the answer to `renewal`."""
+        try:
+            self._context.run(self._hear, answer)
+        finally:
+            self._reporting.release()
+
+    def _reports(self, report: JobProgress) -> ProgressCall | None:
+        """The call to make; None when nobody wants to hear it any more."""
+        if self._over.is_set() or self.stop.reason == "lost":
+            self.renew_at = inf
+            return None
+        self._last = report
+        self.renew_at = monotonic() + self._interval
+        return ProgressCall(job_id=self.job.job_id, body=report)
+
+    def _hear(self, answer: dict[str, Any] | AppError) -> None:
+        if isinstance(answer, Conflict | NotFound):
+            logger.bind(code=answer.code).info("the job is no longer ours")
+            self.stop.set("lost")
+        elif isinstance(answer, AppError):
+            logger.bind(code=answer.code).warning("progress could not be reported")
+        elif JobProgressAnswer.model_validate(answer).cancelled:
+            self.stop.set("cancelled")
+
+
+class Heart:
+    """Renews the leases of all jobs of a worker: a thread for all of them, as a thread costs more than a short job."""
+
+    def __init__(self, calls: Calls) -> None:
+        """The thread starts with the first job."""
+        self._calls = calls
+        self._changed = threading.Condition()
+        self._attempts: set[Attempt] = set()
+        self._wakes_at = inf
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def add(self, attempt: Attempt) -> None:
+        """Renew its lease from now on."""
+        with self._changed:
+            self._attempts.add(attempt)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+                self._thread.start()
+            elif attempt.renew_at < self._wakes_at:
+                self._changed.notify()
+
+    def discard(self, attempt: Attempt) -> None:
+        """Renew it no more."""
+        with self._changed:
+            self._attempts.discard(attempt)
+
+    def close(self) -> None:
+        """End the thread, soon."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while due := self._due():
             try:
-                answer: Any = self._jobs.post(f"{self._path}/progress", json=self._last.model_dump(mode="json"))
-            except (Conflict, NotFound) as refused:
-                logger.bind(code=refused.code).info("the job is no longer ours")
-                self.stop.set("lost")
-            except AppError as failed:
-                logger.bind(code=failed.code).warning("progress could not be reported")
-            else:
-                if JobProgressAnswer.model_validate(answer).cancelled:
-                    self.stop.set("cancelled")
+                self._renew(due)
+            except Exception as error:  # noqa: BLE001  without us the leases of all jobs end
+                logger.opt(exception=error).error("leases could not be renewed")
+
+    def _due(self) -> list[Attempt]:
+        """Those whose lease is to be renewed now, once there are some; none when we are closed."""
+        with self._changed:
+            while not self._closed:
+                now = monotonic()
+                if due := [attempt for attempt in self._attempts if attempt.renew_at <= now]:
+                    return due
+                self._wakes_at = min((attempt.renew_at for attempt in self._attempts), default=inf)
+                self._changed.wait(None if self._wakes_at == inf else self._wakes_at - now)
+        return []
+
+    def _renew(self, due: list[Attempt]) -> None:
+        renewals = [(attempt, call) for attempt in due if (call := attempt.renewal())]
+        answers = self._calls.make_all([call for _, call in renewals])
+        for (attempt, _), answer in zip(renewals, answers, strict=True):
+            attempt.renewed(answer)
 
 
 def claim(
-    jobs: SyncServiceClient, job_id: UUID, *, worker: str, task_id: str | None, draining: threading.Event
+    calls: Calls, heart: Heart, job_id: UUID, *, worker: str, task_id: str | None, draining: threading.Event
 ) -> Attempt | None:
     """The job, if it is to be had. None when another worker has it, when it is over, or when nobody answers: the
     message is dropped then, and jobs-service sends it again for as long as the job is pending.
@@ -169,12 +249,12 @@ def claim(
     A claim without an answer is repeated under its id, so that one that was heard is answered with the same attempt
     again; once the worker drains, one time more.
     """
-    body = JobClaim(worker=worker, task_id=task_id, claim_id=uuid4()).model_dump(mode="json")
+    call = ClaimCall(job_id=job_id, body=JobClaim(worker=worker, task_id=task_id, claim_id=uuid4()))
     give_up_at, pause = monotonic() + CLAIM_PATIENCE, PAUSE
     while True:
         is_last = draining.is_set() or monotonic() > give_up_at
         try:
-            answer: Any = jobs.post(f"/internal/v1/jobs/{job_id}/claim", json=body)
+            answer = calls.make(call)
         except (Conflict, NotFound) as refused:
             logger.bind(code=refused.code).info("job is not to be had")
             return None
@@ -186,7 +266,7 @@ def claim(
             draining.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
-            return Attempt(jobs, ClaimedJob.model_validate(answer))
+            return Attempt(calls, heart, ClaimedJob.model_validate(answer))
 
 
 def _passes(error: AppError) -> bool:

@@ -10,7 +10,8 @@ from loguru import logger
 from uuid_utils.compat import uuid7
 
 from agent_runner import attempts, collecting
-from agent_runner.attempts import Attempt, NotNow
+from agent_runner.attempts import Attempt, Heart, NotNow
+from agent_runner.calls import Calls
 from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
@@ -37,6 +38,8 @@ class Worker:
     settings: Settings
     makers: "Mapping[str, Maker]"
     jobs: SyncServiceClient
+    calls: Calls
+    heart: Heart
     analytics: SyncServiceClient
     models: Models
     token: SyncServiceToken
@@ -48,10 +51,14 @@ class Worker:
     def start(cls, settings: Settings, *, makers: "Mapping[str, Maker]") -> "Worker":
         """Opens no connection yet. Raises ValueError for an AGENT_MODEL that no provider has."""
         token = SyncServiceToken(settings.auth_url, client_id=settings.client_id, client_secret=settings.client_secret)
+        jobs = SyncServiceClient(settings.jobs_url, token=token)
+        calls = Calls(jobs)
         return cls(
             settings=settings,
             makers=makers,
-            jobs=SyncServiceClient(settings.jobs_url, token=token),
+            jobs=jobs,
+            calls=calls,
+            heart=Heart(calls),
             analytics=SyncServiceClient(settings.analytics_url, token=token, timeout=collecting.CALL_TIMEOUT),
             models=Models(settings),
             token=token,
@@ -75,8 +82,8 @@ class Worker:
         attempt.hurry(patience=self.settings.shutdown_grace.total_seconds())
 
     def close(self) -> None:
-        """Close all connections."""
-        for connected in (self.jobs, self.analytics, self.token, self.models):
+        """Close all connections; leases end by themselves."""
+        for connected in (self.heart, self.jobs, self.analytics, self.token, self.models):
             connected.close()
 
 
@@ -93,7 +100,7 @@ def run(worker: Worker, job_id: UUID, *, name: str, task_id: str | None) -> Ende
     """
     if worker.draining.is_set():
         return "not_taken"
-    attempt = attempts.claim(worker.jobs, job_id, worker=name, task_id=task_id, draining=worker.draining)
+    attempt = attempts.claim(worker.calls, worker.heart, job_id, worker=name, task_id=task_id, draining=worker.draining)
     if attempt is None:
         return "not_claimed"
     with log_context(request_id=attempt.job.request_id, attempt=str(attempt.job.attempt)), attempt:

@@ -29,7 +29,7 @@ settings = Settings()
 app = celery_app(settings.task_queue_url.get_secret_value(), name="agent_runner")
 app.conf.update(
     task_default_queue=RunJob.queue,
-    worker_concurrency=8,  # threads: jobs wait for HTTP; and a fork would need its own telemetry, clients and sockets
+    worker_concurrency=32,  # threads: jobs wait for models, and a fork would need its own clients
 )
 
 MAKERS: Final[dict[str, Maker]] = {value_proposition.JOB_TYPE: value_proposition.make}

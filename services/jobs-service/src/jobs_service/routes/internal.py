@@ -1,9 +1,11 @@
-"""What workers call: claim, progress, finish. Not routed by the gateway."""
+"""What workers call: claim, progress, finish; one by one, or as many as they have. Not routed by the gateway."""
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, assert_never
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
+from opentelemetry.trace import use_span
 
 from jobs_service import jobs
 from jobs_service.catalogue import StaffOnly
@@ -11,9 +13,24 @@ from jobs_service.jobs import JobNotClaimable, JobNotFound, StaleAttempt
 from jobs_service.routes.state import ERRORS, BacklogDep, SettingsDep
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep
-from triton_common.errors import problems
+from triton_common.errors import logged, problem, problems
 from triton_common.hot import hot
-from triton_common.schemas import ClaimedJob, JobClaim, JobFinish, JobFinishAnswer, JobProgress, JobProgressAnswer
+from triton_common.logging import log_context
+from triton_common.schemas import (
+    ClaimCall,
+    ClaimedJob,
+    FinishCall,
+    JobClaim,
+    JobFinish,
+    JobFinishAnswer,
+    JobProgress,
+    JobProgressAnswer,
+    ProgressCall,
+    WorkerAnswer,
+    WorkerAnswers,
+    WorkerCalls,
+)
+from triton_common.telemetry import server_span
 
 
 async def bound_to_no_client(principal: Annotated[Principal, require("jobs:work")]) -> None:
@@ -55,3 +72,33 @@ async def finish_job(
 ) -> JobFinishAnswer:
     """End an attempt. Repeat it until it is answered: the same finish gets the same answer."""
     return await jobs.finish(database, backlog, job_id, body, policies=settings.policies)
+
+
+@router.post("/calls")
+@hot
+async def take_calls(
+    body: WorkerCalls, database: DatabaseDep, backlog: BacklogDep, settings: SettingsDep
+) -> WorkerAnswers:
+    """Many of the above in one request, each with the answer its own route would give. 200 whatever they are."""
+
+    async def answer(call: ClaimCall | ProgressCall | FinishCall) -> WorkerAnswer:
+        span = server_span(call.call, traceparent=call.traceparent)
+        with log_context(request_id=call.request_id), use_span(span, end_on_exit=True):
+            try:
+                match call:
+                    case ClaimCall():
+                        said: ClaimedJob | JobProgressAnswer | JobFinishAnswer = await jobs.claim(
+                            database, backlog, call.job_id, call.body, lease=settings.lease
+                        )
+                    case ProgressCall():
+                        said = await jobs.progress(database, call.job_id, call.body, lease=settings.lease)
+                    case FinishCall():
+                        said = await jobs.finish(database, backlog, call.job_id, call.body, policies=settings.policies)
+                    case _:
+                        assert_never(call)
+            except Exception as error:  # noqa: BLE001  the others' calls go on
+                told = logged(error)
+                return WorkerAnswer(status=told.status, problem=problem(told))
+            return WorkerAnswer(status=200, body=said)
+
+    return WorkerAnswers(answers=await asyncio.gather(*map(answer, body.calls)))
