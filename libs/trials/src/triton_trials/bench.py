@@ -29,6 +29,7 @@ from triton_trials import reads, speed
 from triton_trials.platform import Platform
 from triton_trials.speed import percentiles
 
+WORKER_THREADS: Final = 32  # as agent-runner has by itself
 RESULTS: Final = WORKSPACE / ".bench"  # git-ignored
 NUMBERED: Final = re.compile("00000000-0000-7000-[89ab]000-0*")  # what is left of an id is its number
 MIB: Final = 1024 * 1024
@@ -187,7 +188,7 @@ PARTS: Final[Mapping[str, Callable[[Run], Awaitable[None]]]] = {
 
 async def jobs(parts: Sequence[str], size: Size, folder: Path) -> Run:
     """The benchmark of the job engine: Triton, raw Celery, procrastinate."""
-    platform = Platform(folder, services=0, workers=0)
+    platform = Platform(folder, services=0, workers=0, threads=WORKER_THREADS)
     run = Run(platform, size, {"machine": this_machine(), "size": asdict(size)}, [])
     async with platform:
         for part in parts:

@@ -5,9 +5,10 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
+from itertools import cycle
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -233,18 +234,18 @@ class Procrastinate(Peer):
 
 
 class Triton(Peer):
-    """Triton over its public API, everything on: tokens, durable rows, events, a report a job, metrics, logs."""
+    """Triton over its public API, everything on: tokens, durable rows, events, a report a job, metrics, logs. Settings
+    are the defaults; jobs are of four clients in turn, so that no client's limit is the platform's."""
 
     name = "Triton"
     settings: Mapping[str, str] = {}
+    clients = 4
 
-    def __init__(self, platform: Platform, *, workers: int = 1, threads: int = 16) -> None:
+    def __init__(self, platform: Platform) -> None:
         super().__init__(platform)
-        self._workers = workers
-        self._threads = threads
         self._trial = Trial("bench", platform)
         self._database: psycopg.AsyncConnection[Any] | None = None
-        self._request = b""
+        self._requests: Iterator[bytes] = iter(())
         self._free: list[Wire] = []
 
     async def __aenter__(self) -> Self:
@@ -255,7 +256,7 @@ class Triton(Peer):
         service = self.platform.add_service(**self.settings)
         self.parts.append(service)
         await service.ready()
-        self._request = self._trial.request(await self._trial.add_client("0 ms"))
+        self._requests = cycle([self._trial.request(await self._trial.add_client("0 ms")) for _ in range(self.clients)])
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -279,14 +280,16 @@ class Triton(Peer):
         def seen(answer: Any) -> None:
             self.ids.append(UUID(answer.json["id"]))
 
-        load = await closed_loop(self.address, lambda: self._request, connections=CONNECTIONS, count=count, seen=seen)
+        load = await closed_loop(
+            self.address, lambda: next(self._requests), connections=CONNECTIONS, count=count, seen=seen
+        )
         if load.statuses != {202: count}:
             raise RuntimeError(f"POST /jobs answered {load.statuses}")
 
     async def one(self) -> Hashable:
         """`POST /api/v1/jobs`, over a connection that is free."""
         wire = self._free.pop() if self._free else Wire(*self.address)
-        job_id = UUID((await wire.send(self._request)).json["id"])
+        job_id = UUID((await wire.send(next(self._requests))).json["id"])
         self._free.append(wire)
         self.ids.append(job_id)
         return job_id
@@ -305,10 +308,9 @@ class Triton(Peer):
     async def start_workers(self) -> None:
         """As the platform starts them, but straight to jobs-service."""
         url = f"http://127.0.0.1:{self.address[1]}"
-        for _ in range(self._workers):
-            worker = self.platform.add_worker(TRITON_JOBS_URL=url, **self.settings)
-            self.parts.append(worker)
-            await worker.ready()
+        worker = self.platform.add_worker(TRITON_JOBS_URL=url, TRIALS_EFFECTS="", **self.settings)
+        self.parts.append(worker)
+        await worker.ready()
 
     async def left(self) -> int:
         """By the index of live jobs."""
@@ -327,8 +329,16 @@ class Triton(Peer):
         return await (await self._database.execute(statement.encode())).fetchall()
 
 
+class TritonOneClient(Triton):
+    """The same with one client, which may have 16 jobs in flight."""
+
+    name = "Triton, one client"
+    clients = 1
+
+
 class TritonUnlimited(Triton):
-    """The same, and its one client may have all its jobs in flight at once."""
+    """With one client, which may have all its jobs in flight at once."""
 
     name = "Triton, client unlimited"
+    clients = 1
     settings: Mapping[str, str] = {"JOBS_CONCURRENT_PER_CLIENT": "100000", "JOBS_MAX_PENDING_PER_CLIENT": "1000000"}

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Final
 
-from triton_trials.peers import Peer, Procrastinate, RawCelery, Triton, TritonUnlimited
+from triton_trials.peers import Peer, Procrastinate, RawCelery, Triton, TritonOneClient
 from triton_trials.platform import Platform
 from triton_trials.wire import open_loop
 
-PEERS: Final[Sequence[type[Peer]]] = (RawCelery, Procrastinate, Triton, TritonUnlimited)
+PEERS: Final[Sequence[type[Peer]]] = (RawCelery, Procrastinate, Triton, TritonOneClient)
 IDLE_RATE: Final = 20.0  # submissions a second that are no load
 LOADED: Final = 0.5  # of the rate at which a peer takes and does jobs at once
 WARM: Final = 0.1  # of the jobs, before the rate is taken: connections are opened, modules loaded
