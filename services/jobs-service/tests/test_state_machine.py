@@ -1,11 +1,13 @@
-"""Any order of submits, claims, reports, ends, cancels, retries, lost leases, passed time limits and doubled messages
-makes legal moves only."""
+"""Ten thousand submits, claims, repeated claims, reports, ends, cancels, retries, lost leases, passed time limits,
+doubled messages and restarts, in any order, make legal moves only."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 from hypothesis import HealthCheck, settings
@@ -22,7 +24,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
-from jobs_service import jobs
+from jobs_service import jobs, sweeps
 from jobs_service.backlog import Backlog
 from jobs_service.jobs import JobNotClaimable
 from jobs_service.schemas import JobCreate
@@ -45,12 +47,41 @@ LEGAL = {
 }
 FINAL = {"completed", "failed", "cancelled"}
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+NOT_SOON = datetime(2100, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
+AN_HOUR = timedelta(hours=1)
 POLICIES = Policies(value_proposition=JobPolicy(max_attempts=2, retry_delay=timedelta(seconds=1)))
 IN_FLIGHT = 2  # jobs of a client at once
+OPERATIONS = 10_000
 WHICH = st.integers(0, 3)
 DOCUMENT = {"title": "t", "model": "offline:template", "currency": "USD", "sections": [], "facts": []}
+BY_CHANCE = f"status = 'pending' AND attempt > 0 AND run_after NOT IN ('{LONG_AGO}', '{NOT_SOON}')"
+STATE = f"""
+SELECT id, status, attempt, max_attempts, series, progress, error, claim_id, document_id, event_seq, deadline_at,
+  cancel_requested_at, job::text AS whole, {BY_CHANCE} AS is_due_by_chance
+FROM generation_jobs AS job WHERE id = ANY (%s)"""
 ADMIN = Principal(subject="somebody", role="admin", scopes=frozenset(), token_id="", expires_at=0, token="")
+
+
+@dataclass(frozen=True)
+class Held:
+    """An attempt that a worker was given."""
+
+    job: UUID
+    attempt: int
+    claim: JobClaim
+
+
+class Counted(Backlog):
+    """Tells when a turn of the sweeps has counted it, and so has done all that may change a job."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=1000)
+        self.turned = asyncio.Event()
+
+    def counted(self, pending: Mapping[UUID, int]) -> None:
+        super().counted(pending)
+        self.turned.set()
 
 
 def machine(  # noqa: C901  rules are small, but many
@@ -59,13 +90,19 @@ def machine(  # noqa: C901  rules are small, but many
     class Jobs(RuleBasedStateMachine):
         """The rules called as routes and sweeps call them, beside a history of claims that is kept on its own."""
 
+        operations = 0
+
         def __init__(self) -> None:
             super().__init__()
-            self.loop, self.database = loop, database
-            self.backlog = Backlog(limit=1000)
+            self.backlog = Counted()
+            self.sweeping: list[asyncio.Task[None]] = []
             self.claims: dict[UUID, list[int]] = {}
-            self.held: list[tuple[UUID, int]] = []
-            self.seen: dict[UUID, dict[str, Any]] = {}
+            self.held: list[Held] = []
+            self.over: dict[UUID, dict[str, Any]] = {}
+            self.rows: dict[UUID, dict[str, Any]] = {}
+            self.events: dict[UUID, list[dict[str, Any]]] = {}
+            self.documents: dict[UUID, list[UUID]] = {}
+            self.sql("TRUNCATE clients CASCADE")
             client, self.prospect, self.proposition = uuid7(), uuid7(), uuid7()
             self.sql("INSERT INTO clients (id, name) VALUES (%s, 'c')", client)
             self.sql("INSERT INTO prospects (id, client_id, name) VALUES (%s, %s, 'p')", self.prospect, client)
@@ -84,16 +121,33 @@ def machine(  # noqa: C901  rules are small, but many
                 Jsonb(content),
             )
 
-        def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-            cursor = looking.execute(statement.encode(), values)
-            return cursor.fetchall() if cursor.description else []
+        def sql(self, statement: str, *values: Any) -> None:
+            looking.execute(statement.encode(), values)
 
-        def call(self, coroutine: Any) -> Any:
-            """The answer, or the error's code."""
+        def call(self, coroutine: Any, *, operations: int = 1) -> Any:
+            """The answer, or the error's code. Afterwards `rows`, `events` and `documents` are as they are then."""
+            type(self).operations += operations
             try:
-                return self.loop.run(coroutine)
+                answer = loop.run(coroutine)
             except AppError as error:
-                return error.code
+                answer = error.code
+            self.look()
+            if any(row["is_due_by_chance"] for row in self.rows.values()):  # then hypothesis could repeat nothing
+                self.sql(f"UPDATE generation_jobs SET run_after = '{NOT_SOON}' WHERE {BY_CHANCE}")
+                self.look()
+            return answer
+
+        def look(self) -> None:
+            known = list(self.claims)
+            self.rows = {row["id"]: row for row in looking.execute(STATE, [known])}
+            self.events = {job: [] for job in known}
+            self.documents = {job: [] for job in known}
+            for event in looking.execute(
+                "SELECT job_id, seq, kind, status FROM job_events WHERE job_id = ANY (%s) ORDER BY seq", [known]
+            ):
+                self.events[event["job_id"]].append(event)
+            for document in looking.execute("SELECT id, job_id FROM documents WHERE job_id = ANY (%s)", [known]):
+                self.documents[document["job_id"]].append(document["id"])
 
         # --- what may happen
 
@@ -113,7 +167,7 @@ def machine(  # noqa: C901  rules are small, but many
             for _ in range(2):
                 job = self.call(
                     jobs.submit(
-                        self.database,
+                        database,
                         self.backlog,
                         principal=ADMIN,
                         body=body,
@@ -130,24 +184,47 @@ def machine(  # noqa: C901  rules are small, but many
 
         def claim_twice_at_once(self, job: UUID) -> None:
             """A job's message, delivered twice."""
+            claims = [JobClaim(worker="w", claim_id=uuid4()) for _ in range(2)]
 
             async def both() -> list[Any]:
-                claims = [
-                    jobs.claim(self.database, self.backlog, job, JobClaim(worker="w"), lease=LEASE) for _ in range(2)
-                ]
-                return await asyncio.gather(*claims, return_exceptions=True)
+                made = [jobs.claim(database, self.backlog, job, claim, lease=LEASE) for claim in claims]
+                return await asyncio.gather(*made, return_exceptions=True)
 
-            won = [answer.attempt for answer in self.loop.run(both()) if not isinstance(answer, JobNotClaimable)]
+            answers = self.call(both(), operations=2)
+            won = [
+                Held(job, answer.attempt, claim)
+                for claim, answer in zip(claims, answers, strict=True)
+                if not isinstance(answer, JobNotClaimable)
+            ]
             assert len(won) <= 1
-            self.claims[job] += won
-            self.held += [(job, attempt) for attempt in won]
+            self.claims[job] += [held.attempt for held in won]
+            self.held += won
+
+        @rule(which=WHICH)
+        def claim_again(self, which: int) -> None:
+            """A claim whose answer was lost is repeated, sooner or later."""
+            held = self.attempt(which)
+            before = self.state(held.job)
+            answer = self.call(jobs.claim(database, self.backlog, held.job, held.claim, lease=LEASE))
+            after = self.state(held.job)
+            ours = before["status"] == "processing" and before["claim_id"] == held.claim.claim_id
+            if ours and before["cancel_requested_at"] is None:
+                assert answer.attempt == before["attempt"]
+                assert {**after, "whole": None} == {**before, "whole": None}, "the lease alone is another"
+            elif answer == "job_not_claimable":
+                assert after == before
+            else:
+                assert before["status"] == "pending"
+                self.claims[held.job].append(answer.attempt)
+                self.held.append(Held(held.job, answer.attempt, held.claim))
 
         @rule(which=WHICH, progress=st.integers(0, 100), stage=st.sampled_from(["collecting", "writing"]))
         def report(self, which: int, progress: int, stage: str) -> None:
-            job, attempt = self.attempt(which)
+            held = self.attempt(which)
+            job, attempt = held.job, held.attempt
             before = self.state(job)
             body = JobProgress.model_validate({"attempt": attempt, "progress": progress, "stage": stage})
-            answer = self.call(jobs.progress(self.database, job, body, lease=LEASE))
+            answer = self.call(jobs.progress(database, job, body, lease=LEASE))
             after = self.state(job)
             if answer == "stale_attempt":
                 assert after == before
@@ -163,7 +240,8 @@ def machine(  # noqa: C901  rules are small, but many
             retryable=st.booleans(),
         )
         def finish(self, which: int, outcome: str, retryable: bool) -> None:
-            job, attempt = self.attempt(which)
+            held = self.attempt(which)
+            job, attempt = held.job, held.attempt
             before = self.state(job)
             body = {"attempt": attempt, "outcome": outcome, "retryable": retryable}
             body |= {"document": DOCUMENT} if outcome == "completed" else {}
@@ -171,7 +249,7 @@ def machine(  # noqa: C901  rules are small, but many
             said = JobFinish.model_validate(body)
 
             def say() -> Any:
-                return self.call(jobs.finish(self.database, self.backlog, job, said, policies=POLICIES))
+                return self.call(jobs.finish(database, self.backlog, job, said, policies=POLICIES))
 
             first = say()
             after = self.state(job)
@@ -189,7 +267,7 @@ def machine(  # noqa: C901  rules are small, but many
         def cancel(self, which: int) -> None:
             job = self.job(which)
             before = self.state(job)
-            answer = self.call(jobs.cancel(self.database, job, principal=ADMIN))
+            answer = self.call(jobs.cancel(database, job, principal=ADMIN))
             if before["status"] in ("completed", "failed"):
                 assert answer == "job_already_finished" or before["cancel_requested_at"] is not None
             elif before["status"] == "pending":
@@ -203,15 +281,50 @@ def machine(  # noqa: C901  rules are small, but many
                 " WHERE id = %s AND status = 'processing'",
                 job,
             )
-            self.call(jobs.expire(self.database, not_before=LONG_AGO))
+            self.call(jobs.expire(database, not_before=LONG_AGO))
             assert self.state(job)["status"] != "processing"
+
+        @rule(which=WHICH)
+        def the_service_restarts(self, which: int) -> None:
+            """Its sweeps begin anew, and take no job from a worker that could not report meanwhile."""
+            job = self.job(which)
+            before = self.rows
+            lease_ends_in = (
+                "UPDATE generation_jobs SET lease_expires_at = now() + %s"
+                " WHERE id = %s AND status = 'processing' AND cancel_requested_at IS NULL"
+            )
+            self.sql(lease_ends_in, -LEASE, job)
+            self.backlog = Counted()
+            self.stop_sweeping()
+
+            async def first_turn() -> None:
+                sweeping = sweeps.run(database, self.backlog, interval=AN_HOUR, lease=LEASE)
+                self.sweeping.append(asyncio.create_task(sweeping))
+                await self.backlog.turned.wait()
+
+            self.call(first_turn())
+            self.sql(lease_ends_in, LEASE, job)
+            self.look()
+            for job, row in self.rows.items():
+                assert row["status"] == before[job]["status"]
+
+        def stop_sweeping(self) -> None:
+            while self.sweeping:
+                self.sweeping.pop().cancel()
+
+        def teardown(self) -> None:
+            self.stop_sweeping()
 
         @rule(which=WHICH)
         def time_limit_passes(self, which: int) -> None:
             job = self.job(which)
             before = self.state(job)
-            self.sql("UPDATE generation_jobs SET deadline_at = now() WHERE id = %s AND deadline_at IS NOT NULL", job)
-            self.call(jobs.expire(self.database, not_before=LONG_AGO))
+            self.sql(
+                "UPDATE generation_jobs SET deadline_at = now()"
+                " WHERE id = %s AND deadline_at IS NOT NULL AND status IN ('pending', 'processing')",
+                job,
+            )
+            self.call(jobs.expire(database, not_before=LONG_AGO))
             after = self.state(job)
             started = before["status"] in ("pending", "processing") and before["deadline_at"] is not None
             if started and before["cancel_requested_at"] is None:
@@ -223,12 +336,12 @@ def machine(  # noqa: C901  rules are small, but many
         def retry(self, which: int) -> None:
             job = self.job(which)
             before = self.state(job)
-            answer = self.call(jobs.retry(self.database, self.backlog, job, principal=ADMIN, policies=POLICIES))
+            answer = self.call(jobs.retry(database, self.backlog, job, principal=ADMIN, policies=POLICIES))
             after = self.state(job)
             if before["status"] in ("failed", "cancelled"):
                 assert (after["status"], after["series"]) == ("pending", before["series"] + 1)
                 assert after["max_attempts"] - after["attempt"] == POLICIES.value_proposition.max_attempts
-                self.seen.pop(job, None)
+                self.over.pop(job, None)
             else:
                 assert after == before
                 alive = before["status"] in ("pending", "processing")
@@ -241,8 +354,8 @@ def machine(  # noqa: C901  rules are small, but many
         @rule(which=WHICH)
         def becomes_due(self, which: int) -> None:
             job = self.job(which)
-            self.sql("UPDATE generation_jobs SET run_after = now() WHERE id = %s", job)
-            for admitted in self.call(jobs.admit(self.database, per_client=IN_FLIGHT)):
+            self.sql("UPDATE generation_jobs SET run_after = %s WHERE id = %s AND status = 'pending'", LONG_AGO, job)
+            for admitted in self.call(jobs.admit(database, per_client=IN_FLIGHT)):
                 assert self.state(admitted.message.job_id)["status"] == "pending"
 
         # --- what must always be true
@@ -251,18 +364,17 @@ def machine(  # noqa: C901  rules are small, but many
             """The newest for 0, and so on."""
             return list(self.claims)[-1 - which % len(self.claims)]
 
-        def attempt(self, which: int) -> tuple[UUID, int]:
+        def attempt(self, which: int) -> Held:
             """Of those that a worker was ever given, the newest for 0."""
             return self.held[-1 - which % len(self.held)]
 
         def state(self, job: UUID) -> dict[str, Any]:
-            return self.sql("SELECT * FROM generation_jobs WHERE id = %s", job)[0]
+            return self.rows[job]
 
         @invariant()
         def events_tell_a_legal_story(self) -> None:
             for job, claims in self.claims.items():
-                row = self.state(job)
-                events = self.sql("SELECT seq, kind, status FROM job_events WHERE job_id = %s ORDER BY seq", job)
+                row, events = self.rows[job], self.events[job]
                 assert [event["seq"] for event in events] == list(range(1, row["event_seq"] + 1))
                 states = [event["status"] for event in events]
                 moved = {pair for pair in pairwise(states) if pair[0] != pair[1]}
@@ -272,19 +384,15 @@ def machine(  # noqa: C901  rules are small, but many
                     assert event["status"] not in FINAL or after["kind"] == "retried", "else a final state is the last"
                 assert claims == list(range(1, len(claims) + 1)), "one more with each claim"
                 assert row["attempt"] == len(claims) == sum(event["kind"] == "claimed" for event in events)
-                documents = self.sql("SELECT id FROM documents WHERE job_id = %s", job)
-                assert [document["id"] for document in documents] == (
-                    [row["document_id"]] if row["status"] == "completed" else []
-                )
+                assert self.documents[job] == ([row["document_id"]] if row["status"] == "completed" else [])
 
         @invariant()
         def final_states_change_by_a_users_retry_alone(self) -> None:
-            for job in self.claims:
-                row = self.state(job)
-                if job in self.seen:
-                    assert row == self.seen[job] | {key: row[key] for key in ("run_after", "deadline_at")}
+            for job, row in self.rows.items():
+                if job in self.over:
+                    assert row == self.over[job]
                 elif row["status"] in FINAL:
-                    self.seen[job] = row
+                    self.over[job] = row
 
     return Jobs
 
@@ -297,14 +405,16 @@ def test_any_order_of_things_makes_legal_moves_only(postgres_url):
     ):
         database = loop.run(connecting.__aenter__())
         try:
+            jobs_of_all_kinds = machine(loop, database, looking)
             run_state_machine_as_test(
-                machine(loop, database, looking),
+                jobs_of_all_kinds,
                 settings=settings(
-                    max_examples=80,
-                    stateful_step_count=40,
+                    max_examples=150,
+                    stateful_step_count=60,
                     deadline=None,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
                 ),
             )
         finally:
             loop.run(connecting.__aexit__(None, None, None))
+    assert jobs_of_all_kinds.operations >= OPERATIONS
