@@ -7,8 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, assert_never
 from uuid import UUID
 
-from psycopg import AsyncClientCursor, AsyncConnection
-from psycopg.rows import dict_row
+from psycopg import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from jobs_service import idempotency, moves
@@ -385,10 +384,9 @@ class Admitted(NamedTuple):
 
 async def admit(database: Database, *, per_client: int) -> list[Admitted]:
     """Up to moves.BATCH jobs more that may be in flight, in the order to send them; from now on they count as sent."""
-    async with connected(database) as connection, AsyncClientCursor(connection, row_factory=dict_row) as cursor:
-        await cursor.execute(moves.ADMIT.encode(), {"limit": per_client})
-        cursor.nextset()  # past the lock's
-        return _in_order(await cursor.fetchall())
+    async with connected(database) as connection, connection.pipeline():  # one round trip, one transaction
+        await connection.execute(moves.LOCK_ADMISSION.encode())
+        return _in_order(await fetch(connection, moves.ADMIT, {"limit": per_client}))
 
 
 async def sent(database: Database) -> int:

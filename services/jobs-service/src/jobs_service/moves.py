@@ -305,10 +305,10 @@ TIME_OUT: Final = _move(
 
 # Of each client's due jobs as many as it may still have in flight, by priority and age. The recursion is a loose index
 # scan: one step a client, however many jobs wait. `place` is the job's among its client's in flight: 1 goes into the
-# lane that overtakes, so a client's first job does not wait behind another's thousand. One admits at a time: two
-# statements in one message are one transaction, and the second sees what was committed before it got the lock.
+# lane that overtakes, so a client's first job does not wait behind another's thousand. One admits at a time: who takes
+# the lock first, in the same transaction, sees what was committed before.
+LOCK_ADMISSION: Final = f"SELECT pg_advisory_xact_lock({ADMISSION_LOCK})"
 ADMIT: Final = f"""
-SELECT pg_advisory_xact_lock({ADMISSION_LOCK});
 WITH RECURSIVE waiting AS (
   (SELECT client_id FROM generation_jobs WHERE {_WAITING} ORDER BY client_id LIMIT 1)
   UNION ALL
