@@ -138,6 +138,11 @@ def broke(story):
     story.submissions[0].statuses = [500]
 
 
+def not_told_when(story):
+    story.submissions[0].statuses = [503]
+    story.submissions[0].bare = 1
+
+
 def test_all_is_met():
     assert Story().judged() == []
 
@@ -161,6 +166,7 @@ def test_all_is_met():
         (nothing_resumed, "no job was started after the accident"),
         (resumed_late, "no job was started for 16.0 s after the accident"),
         (broke, "a submission was answered 500"),
+        (not_told_when, "1 answers 503 had no Retry-After"),
     ],
 )
 def test_what_is_not_met_is_found(spoil, said):

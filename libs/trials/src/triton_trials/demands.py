@@ -69,6 +69,8 @@ def unmet(
     answers = {status for one in submissions for status in one.statuses}
     for status in sorted(answers - {0, 409, 429, 503}):  # 409: the same key's first request still runs
         yield f"a submission was answered {status}"
+    if bare := sum(one.bare for one in submissions):
+        yield f"{bare} answers 503 had no Retry-After"
 
 
 def _mishappened(demands: Demands, effects: Mapping[UUID, Effect], account: Account) -> Iterable[str]:

@@ -45,6 +45,9 @@ class Submission:
     statuses: list[int] = field(default_factory=list)
     """Of the answers before the accepting one; 0 for none."""
     retry_after: list[int] = field(default_factory=list)
+    """Of each 429."""
+    bare: int = 0
+    """Answers 503 that did not say when to try again."""
 
     @property
     def seconds(self) -> float:

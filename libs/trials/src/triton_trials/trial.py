@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any, Final, LiteralString
@@ -15,6 +15,7 @@ from triton_trials.demands import Demands, Loss, first_claim
 from triton_trials.history import COMPLETED, Account, Ending, in_vain, read_effects
 from triton_trials.issuer import token_of
 from triton_trials.platform import Part, Platform
+from triton_trials.proxy import Address
 from triton_trials.submissions import PROPOSITION, Client, Submission
 from triton_trials.wire import Answer, NoAnswer, Wire, encode
 
@@ -42,8 +43,8 @@ class Trial:
         self.platform = platform
         self.dice = Random(f"{seed}/{name}")
         self.headers = {"Authorization": f"Bearer {token_of('admin')}"}
-        self.entrances: list[Part] | None = None
-        """The jobs-services that jobs are submitted to, in turn; all of them by default."""
+        self.entrances: Callable[[], Sequence[Address]] = platform.addresses
+        """Where jobs are submitted, in turn."""
         self.clients: list[Client] = []
         self.submissions: list[Submission] = []
         self.demands = Demands()
@@ -115,8 +116,8 @@ class Trial:
         request = self.request(submission.client, key=str(uuid4()), **body)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            entrances = self.entrances or self.platform.services
-            wire = Wire(*self.platform.address(entrances[(number + submission.tries) % len(entrances)]))
+            entrances = self.entrances()
+            wire = Wire(*entrances[(number + submission.tries) % len(entrances)])
             submission.tries += 1
             pause = PAUSE
             try:
@@ -139,6 +140,8 @@ class Trial:
         retry_after = int(answer.header("Retry-After") or 0)
         if answer.status == 429:
             submission.retry_after.append(retry_after)
+        elif answer.status == 503:
+            submission.bare += retry_after < 1
         elif answer.status < 500 and answer.status != 409:  # 409: the same key's first request still runs
             raise TrialFailed(f"POST /jobs answers {answer.status}: {answer.body.decode()}")
         return max(PAUSE, float(retry_after))

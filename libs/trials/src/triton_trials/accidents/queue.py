@@ -14,7 +14,7 @@ async def queue_filled(trial: Trial, size: Size) -> None:
     service = trial.platform.add_service(JOBS_MAX_PENDING_PER_CLIENT=str(size.jobs // 2))
     try:
         await service.ready()
-        trial.entrances = [service]
+        trial.entrances = lambda: [trial.platform.address(service)]
         await trial.add_client("1000 ms")
         async with trial.accident():
             refused = asyncio.Event()

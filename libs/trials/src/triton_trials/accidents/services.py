@@ -4,6 +4,7 @@ import asyncio
 from signal import SIGINT, SIGKILL, SIGQUIT, SIGTERM
 
 from triton_trials.load import Size, all_replaced, load, replaced
+from triton_trials.proxy import Proxy
 from triton_trials.trial import Trial
 
 
@@ -14,24 +15,25 @@ async def postgres_restarted(trial: Trial, size: Size) -> None:
             for number in (SIGINT, SIGQUIT):
                 await trial.until_working()
                 await replaced(trial.platform.postgres, number)
-    felt(trial, 503)
+    again = sum(one.tries > 1 for one in trial.submissions)
+    trial.note = f"{again} submissions sent again"
+    silent = sum(0 in one.statuses for one in trial.submissions)
+    trial.demand(silent == 0, f"{silent} submissions were not answered, in place of 503")
 
 
 async def services_stopped(trial: Trial, size: Size) -> None:
-    """SIGTERM and SIGKILL jobs-service, one process after the other, then all at once."""
+    """SIGTERM and SIGKILL jobs-service, one process after the other, then all; a tenth of its answers is lost."""
     services = trial.platform.services
-    async with load(trial, size.jobs):
-        for number in range(size.times):
-            await replaced(services[number % len(services)], (SIGTERM, SIGKILL)[number % 2])
-        await all_replaced(services, SIGKILL)
-    felt(trial, 0)
-
-
-def felt(trial: Trial, status: int) -> None:
-    """Clients met the accident: they sent a submission again after this status, or none."""
-    again = sum(status in one.statuses for one in trial.submissions)
-    trial.note = f"{again} submissions sent again"
-    trial.demand(again > 0, f"no submission was answered {status or 'by nothing'}: the accident did not happen")
+    async with Proxy(trial.platform.addresses) as gate:
+        gate.lose = 0.1
+        trial.entrances = lambda: [("127.0.0.1", gate.port)]
+        async with load(trial, size.jobs):
+            for number in range(size.times):
+                await replaced(services[number % len(services)], (SIGTERM, SIGKILL)[number % 2])
+            await all_replaced(services, SIGKILL)
+    trial.note = f"{gate.lost} answers lost, {gate.refused} connections refused"
+    trial.demand(gate.lost > 0, "no answer was lost: the accident did not happen")
+    trial.demand(gate.refused > 0, "no connection was refused: the accident did not happen")
 
 
 async def link_cut(trial: Trial, size: Size) -> None:
