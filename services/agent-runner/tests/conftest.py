@@ -9,7 +9,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from loguru import logger
 from pydantic import SecretStr
 
@@ -19,9 +19,11 @@ from bedrock_standin import Bedrock
 from platform_standin import CLIENT_SECRET, Platform
 from worker_process import Start, WorkerProcess
 
+from agent_runner.calls import PATH, Calls
 from agent_runner.runs import Worker
 from agent_runner.settings import Settings
 from agent_runner.worker import MAKERS
+from triton_common.client import SyncServiceClient
 
 pytest_plugins = ["triton_common.testing"]
 
@@ -29,6 +31,7 @@ hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine 
 hypothesis.settings.load_profile("shared")
 
 Serving = Callable[[FastAPI], AbstractContextManager[str]]
+Answering = Callable[[Callable[[list[dict[str, Any]]], Response]], Calls]
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +71,23 @@ def worker(settings: Settings) -> Iterator[Worker]:
     worker = Worker.start(settings, makers=MAKERS)
     yield worker
     worker.close()
+
+
+@pytest.fixture
+def answering(serving: Serving) -> Iterator[Answering]:
+    """Makes calls of a jobs-service whose answer to a list of calls is chosen."""
+    with ExitStack() as stack:
+
+        def build(answer: Callable[[list[dict[str, Any]]], Response]) -> Calls:
+            app = FastAPI()
+
+            @app.post(PATH)
+            async def calls(request: Request) -> Response:
+                return answer((await request.json())["calls"])
+
+            return Calls(stack.enter_context(SyncServiceClient(stack.enter_context(serving(app)))))
+
+        yield build
 
 
 @pytest.fixture(scope="session")

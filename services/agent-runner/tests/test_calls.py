@@ -1,20 +1,18 @@
 """Calls of many threads in few requests, over real HTTP to the stand-in."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
 import examples
 import pytest
-from fastapi import FastAPI, Request, Response
+from fastapi import Response
 from platform_standin import Platform, Row
 
 from agent_runner import calls as module
-from agent_runner.calls import Call, Calls
+from agent_runner.calls import Call
 from agent_runner.runs import Worker
-from triton_common.client import SyncServiceClient
 from triton_common.errors import AppError, Conflict, Unavailable
 from triton_common.logging import log_context
 from triton_common.schemas import ClaimCall, JobClaim
@@ -62,33 +60,7 @@ def test_a_document_that_is_large_goes_alone(platform: Platform, worker: Worker,
     assert platform.calls["calls"] == 3
 
 
-Answering = Callable[[Callable[[list[dict[str, Any]]], Response]], Calls]
-
-
-@pytest.fixture
-def answering(serving) -> Any:
-    """Calls of a jobs-service whose answer to a list of calls is chosen."""
-    open_now: list[Any] = []
-
-    def build(answer: Callable[[list[dict[str, Any]]], Response]) -> Calls:
-        app = FastAPI()
-
-        @app.post(module.PATH)
-        async def calls(request: Request) -> Response:
-            return answer((await request.json())["calls"])
-
-        context = serving(app)
-        open_now.append(context)
-        client = SyncServiceClient(context.__enter__())
-        open_now.append(client)
-        return Calls(client)
-
-    yield build
-    for context in reversed(open_now):
-        context.__exit__(None, None, None)
-
-
-def test_a_call_that_is_not_understood_costs_the_others_nothing(answering: Answering):
+def test_a_call_that_is_not_understood_costs_the_others_nothing(answering):
     good, bad = Row(examples.job(job_id=uuid4())), Row(examples.job(job_id=uuid4()))
 
     def answer(calls: list[dict[str, Any]]) -> Response:
@@ -104,8 +76,14 @@ def test_a_call_that_is_not_understood_costs_the_others_nothing(answering: Answe
     assert refused.status == 422
 
 
-@pytest.mark.parametrize("body", ["", "[]", "no JSON", '{"answers":[]}', '{"answers":[{}]}', '{"answers":7}'])
-def test_an_answer_that_cannot_be_read_is_one_to_ask_for_again(answering: Answering, body: str):
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("", "[]", "no JSON", '{"answers":7}', '{"answers":[]}', '{"answers":[{}]}'),
+        *('{"answers":[{"status":200,"body":[]}]}', '{"answers":[{"status":503,"problem":[]}]}'),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_one_to_ask_for_again(answering, body: str):
     calls = answering(lambda _: Response(body))
 
     with pytest.raises(Unavailable):
@@ -113,7 +91,7 @@ def test_an_answer_that_cannot_be_read_is_one_to_ask_for_again(answering: Answer
     assert not calls._under_way
 
 
-def test_what_breaks_in_the_sending_thread_leaves_nobody_waiting(answering: Answering, monkeypatch):
+def test_what_breaks_in_the_sending_thread_leaves_nobody_waiting(answering, monkeypatch):
     calls = answering(lambda _: Response(""))
 
     def broken(*_: object, **__: object) -> None:

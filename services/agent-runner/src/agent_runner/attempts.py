@@ -12,11 +12,12 @@ from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 from loguru import logger
+from pydantic import ValidationError
 from uuid_utils.compat import uuid4
 
 from agent_runner.calls import Calls
 from agent_runner.stop import Stop
-from triton_common.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized
+from triton_common.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized, Unavailable
 from triton_common.schemas import (
     ClaimCall,
     ClaimedJob,
@@ -30,6 +31,7 @@ from triton_common.schemas import (
     JobProgressAnswer,
     JobStage,
     JobStatus,
+    ProblemDetail,
     ProgressCall,
 )
 
@@ -42,6 +44,8 @@ LONGEST_PAUSE: Final = 5.0
 # without it. Later than this, another attempt is under way.
 PATIENCE: Final = 300.0
 
+FAULTS: Final = 20  # that are told of an answer which is not understood
+
 Outcome = Literal["completed", "failed", "cancelled", "released"]
 
 
@@ -51,6 +55,10 @@ class NotNow(Exception):
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         super().__init__(seconds)
+
+
+class JobNotUnderstood(Unavailable):
+    """The worker does not understand the job."""
 
 
 class Attempt:
@@ -143,7 +151,13 @@ class Attempt:
                 self._over.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                return JobFinishAnswer.model_validate(answer).status
+                try:
+                    return JobFinishAnswer.model_validate(answer).status
+                except ValidationError as unread:
+                    logger.bind(outcome=outcome, faults=_faults(unread)).error(
+                        "jobs-service's answer is not understood"
+                    )
+                    return None
 
     def renewal(self) -> ProgressCall | None:
         """The last report again, to renew the lease: `renewed` has to follow, with its answer. None while another
@@ -178,8 +192,12 @@ class Attempt:
             self.stop.set("lost")
         elif isinstance(answer, AppError):
             logger.bind(code=answer.code).warning("progress could not be reported")
-        elif JobProgressAnswer.model_validate(answer).cancelled:
-            self.stop.set("cancelled")
+        else:
+            try:
+                if JobProgressAnswer.model_validate(answer).cancelled:
+                    self.stop.set("cancelled")
+            except ValidationError as error:
+                logger.bind(faults=_faults(error)).error("jobs-service's answer is not understood")
 
 
 class Heart:
@@ -217,10 +235,7 @@ class Heart:
 
     def _run(self) -> None:
         while due := self._due():
-            try:
-                self._renew(due)
-            except Exception as error:  # noqa: BLE001  without us the leases of all jobs end
-                logger.opt(exception=error).error("leases could not be renewed")
+            self._renew(due)
 
     def _due(self) -> list[Attempt]:
         """Those whose lease is to be renewed now, once there are some; none when we are closed."""
@@ -235,7 +250,11 @@ class Heart:
 
     def _renew(self, due: list[Attempt]) -> None:
         renewals = [(attempt, call) for attempt in due if (call := attempt.renewal())]
-        answers = self._calls.make_all([call for _, call in renewals])
+        try:
+            answers = self._calls.make_all([call for _, call in renewals])
+        except Exception as error:  # noqa: BLE001  each of them must be able to report again
+            logger.opt(exception=error).error("leases could not be renewed")
+            answers = [Unavailable("jobs-service was not asked.")] * len(renewals)
         for (attempt, _), answer in zip(renewals, answers, strict=True):
             attempt.renewed(answer)
 
@@ -247,7 +266,7 @@ def claim(
     message is dropped then, and jobs-service sends it again for as long as the job is pending.
 
     A claim without an answer is repeated under its id, so that one that was heard is answered with the same attempt
-    again; once the worker drains, one time more.
+    again; once the worker drains, one time more. None, too, of a job that we do not understand: it has failed then.
     """
     call = ClaimCall(job_id=job_id, body=JobClaim(worker=worker, task_id=task_id, claim_id=uuid4()))
     give_up_at, pause = monotonic() + CLAIM_PATIENCE, PAUSE
@@ -266,7 +285,31 @@ def claim(
             draining.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
-            return Attempt(calls, heart, ClaimedJob.model_validate(answer))
+            try:
+                return Attempt(calls, heart, ClaimedJob.model_validate(answer))
+            except ValidationError as error:
+                _fail_unread(calls, heart, job_id, answer, error)
+                return None
+
+
+def _fail_unread(calls: Calls, heart: Heart, job_id: UUID, answer: Any, error: ValidationError) -> None:
+    """End the attempt at a job that we do not understand, rather than leave it to the end of its lease. Another attempt
+    may come to a worker that does: the job may be of another release."""
+    number = answer.get("attempt") if isinstance(answer, dict) else None
+    logger.bind(faults=_faults(error), attempt=number).error("the claimed job is not understood")
+    if isinstance(number, int):
+        failed = JobNotUnderstood("The worker does not understand the job; another release's may.")
+        told = JobError(code=failed.code, message=failed.message, details=_faults(error), attempt=number)
+        known: dict[str, Any] = {"job_id": job_id, "attempt": number, "lease_seconds": inf}
+        Attempt(calls, heart, ClaimedJob.model_construct(**known)).finish("failed", error=told, retryable=True)
+
+
+def _faults(error: ValidationError) -> list[ProblemDetail]:
+    """What is wrong where, without what is there."""
+    return [
+        ProblemDetail(field=".".join(map(str, fault["loc"])), issue=fault["msg"], code=fault["type"])
+        for fault in error.errors(include_input=False, include_url=False, include_context=False)
+    ][:FAULTS]
 
 
 def _passes(error: AppError) -> bool:

@@ -91,10 +91,7 @@ class Calls:
         content = b'{"calls":[' + b",".join([one.content for one in batch]) + b"]}"
         try:
             answers = self._service.request("POST", PATH, headers=_HEADERS, content=content)["answers"]
-            return [
-                answer["body"] if answer["status"] < 400 else _error(answer)
-                for _, answer in zip(batch, answers, strict=True)
-            ]
+            return [_told(answer) for _, answer in zip(batch, answers, strict=True)]
         except AppError as error:
             if len(batch) > 1 and error.status < 500 and not isinstance(error, TooManyRequests | Unauthorized):
                 # one of them is not understood: the others must not pay for that
@@ -115,5 +112,10 @@ class _Waiting:
         self.told: SimpleQueue[dict[str, Any] | AppError | list[_Waiting]] = SimpleQueue()
 
 
-def _error(answer: dict[str, Any]) -> AppError:
-    return remote_error(Answer(answer["status"], to_json(answer["problem"]), None))
+def _told(answer: dict[str, Any]) -> dict[str, Any] | AppError:
+    if answer["status"] >= 400:
+        return remote_error(Answer(answer["status"], to_json(answer["problem"]), None))
+    body = answer["body"]
+    if not isinstance(body, dict):
+        raise TypeError
+    return body
