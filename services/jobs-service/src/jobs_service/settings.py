@@ -1,12 +1,19 @@
 """What jobs-service reads from the environment."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, IPvAnyNetwork, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from triton_common.settings import CommonSettings, Environment, is_weak
+
+ErrorCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class JobPolicy(BaseModel):
@@ -16,7 +23,15 @@ class JobPolicy(BaseModel):
     retry_delay: timedelta = Field(default=timedelta(seconds=5), description="Before the second attempt; then doubled")
     longest_retry_delay: timedelta = timedelta(minutes=5)
     time_limit: timedelta = Field(default=timedelta(minutes=30), gt=timedelta(0))
-    permanent: frozenset[str] = Field(default=frozenset(), description="Error codes after which no attempt follows")
+    permanent: Annotated[frozenset[ErrorCode], NoDecode] = Field(
+        default=frozenset(), description="Comma-separated: error codes after which no attempt follows"
+    )
+
+    @field_validator("permanent", mode="before")
+    @classmethod
+    def split_codes(cls, value: Any) -> Any:
+        """`no_data, currency_mismatch` → both."""
+        return _split(value)
 
 
 class Policies(BaseModel):
@@ -28,6 +43,17 @@ class Policies(BaseModel):
         """The policy of a job type."""
         policy: JobPolicy = getattr(self, job_type)
         return policy
+
+
+def _unknown(values: Any, model: type[BaseModel], variable: str) -> Iterator[str]:
+    """The variables that stand for no field of a model."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        inner = f"{variable}__{name}".upper()
+        field = model.model_fields.get(name)
+        if field is None:
+            yield inner
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _unknown(value, field.annotation, inner)
 
 
 class Settings(CommonSettings):
@@ -58,7 +84,15 @@ class Settings(CommonSettings):
     @classmethod
     def split_networks(cls, value: Any) -> Any:
         """`10.0.0.0/8, fd00::/8` → both."""
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return _split(value)
+
+    @field_validator("policies", mode="before")
+    @classmethod
+    def policies_are_known(cls, value: Any) -> Any:
+        """Refuse a typo in a variable's name, which would leave the default in force."""
+        if unknown := sorted(_unknown(value, Policies, cls.variable_of("policies"))):
+            raise ValueError(f"there is no setting {', '.join(unknown)}")
+        return value
 
     @model_validator(mode="after")
     def each_key_is_strong(self) -> Self:
