@@ -30,7 +30,7 @@ from triton_common.errors import (
     problem_response,
     problems,
 )
-from triton_common.hot import HotPath, hot_routes
+from triton_common.hot import HotPath, HotRoute, hot_routes
 from triton_common.logging import configure_logging, log_context, log_request
 from triton_common.schemas import DependencyHealth, Health, Problem
 from triton_common.settings import CommonSettings
@@ -99,24 +99,30 @@ def create_app(
     app.include_router(_operations(name=name, version=version, readiness=readiness))
     for router in routers:
         app.include_router(router)
-    # the last added is the outermost
-    app.add_middleware(HotPath, routes=hot_routes(app))
-    app.add_middleware(CrashMiddleware)
+    app.hot_routes = hot_routes(app)
+    app.add_middleware(CrashMiddleware)  # inside what is added next, and what _Service puts around all
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, uploads=uploads)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["X-Request-ID", "Location", "Retry-After"],
-        )
-    app.add_middleware(RequestMiddleware, service=name)
     return app
 
 
 class _Service(FastAPI):
     """FastAPI, whose document says that a problem goes out as problem+json, and which bodies are refused unread."""
+
+    hot_routes: Sequence[HotRoute] = ()
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Ours go around FastAPI's own, where `add_middleware` puts none: a hot request passes no other."""
+        settings: CommonSettings = self.state.settings
+        app: ASGIApp = HotPath(super().build_middleware_stack(), routes=self.hot_routes, limit=settings.max_body_bytes)
+        if settings.cors_origins:
+            app = CORSMiddleware(
+                app,
+                allow_origins=settings.cors_origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["X-Request-ID", "Location", "Retry-After"],
+            )
+        return RequestMiddleware(app, service=self.title)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -260,12 +266,15 @@ class RequestMiddleware:
 
 def route_template(scope: Scope) -> str:
     """The matched route's template; never the path, which holds ids."""
-    route = scope.get("route")
+    route = scope.get("route") or scope.get("state", {}).get("route")
     return str(getattr(route, "path_format", getattr(route, "path", None)) or "unmatched")
 
 
 class CrashMiddleware:
-    """Answers what nobody caught. Inside CORS, so that a browser's application may read that answer too."""
+    """Answers what nobody caught. Inside CORS, so that a browser's application may read that answer too.
+
+    And tells which route was matched, since FastAPI's own middleware hands on a copy of the scope.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -288,6 +297,9 @@ class CrashMiddleware:
                 logger.opt(exception=error).error("answer broke off")
                 raise
             await internal_error_response(error)(scope, receive, send)
+        finally:
+            if scope["type"] == "http":
+                scope["state"]["route"] = scope.get("route")
 
 
 class BodyLimitMiddleware:

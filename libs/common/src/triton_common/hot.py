@@ -16,12 +16,15 @@ from fastapi.routing import RouteContext, iter_route_contexts, serialize_respons
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triton_common.errors import internal_error_response
+
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _MARK: Final = "on_the_hot_path"
 _REQUEST: Final = "request"
 _RESPONSE: Final = "response"
 _JSON: Final = b"application/json"
+_CONTENT_TYPE: Final = (b"content-type", _JSON)
 _ONLY_FASTAPI_DOES: Final = (
     "response_model_include",
     "response_model_exclude",
@@ -47,10 +50,12 @@ def hot_routes(app: FastAPI) -> "list[HotRoute]":
 
 
 class HotPath:
-    """ASGI middleware, the innermost: serves the hot routes."""
+    """ASGI middleware, around all but the request's id, log line and metrics: serves the hot routes."""
 
-    def __init__(self, app: ASGIApp, *, routes: "Iterable[HotRoute]") -> None:
+    def __init__(self, app: ASGIApp, *, routes: "Iterable[HotRoute]", limit: int) -> None:
+        """`limit` of a body, in bytes."""
         self.app = app
+        self._limit = limit
         self._routes: dict[str, list[HotRoute]] = {}
         for route in routes:
             for method in route.methods:
@@ -62,7 +67,7 @@ class HotPath:
             for route in self._routes.get(scope["method"], ()):
                 if found := route.match(scope["path"]):
                     request = _Rereadable(scope, receive)
-                    if await route.serve(request, found.groupdict(), send):
+                    if await route.serve(request, found.groupdict(), send, limit=self._limit):
                         return
                     receive = request.again
                     break
@@ -106,13 +111,16 @@ class HotRoute:
         self._route = route.original_route
         self._endpoint: Any = dependant.call
         self._path = dependant.path_params
-        self._headers = {field.alias.lower().encode() for field in dependant.header_params}
+        self._unusual = {b"transfer-encoding"} | {field.alias.lower().encode() for field in dependant.header_params}
         self._without_headers = {field.name: field.get_default() for field in dependant.header_params}
         self._body = dependant.body_params[0] if dependant.body_params else None
         self._status: int = route.status_code or 200
         self._answer = route.response_field
         self._calls: dict[Any, list[tuple[str, Any]]] = {}
         self._wants = self._wanted(dependant)
+        self._asks_for_response = any(
+            value == _RESPONSE for wants in (self._wants, *self._calls.values()) for _, value in wants
+        )
 
     def _wanted(self, dependant: Dependant) -> list[tuple[str, Any]]:
         """[(parameter, what becomes its value)]: the request, the response, or a dependency, which is put into `_calls`
@@ -125,46 +133,60 @@ class HotRoute:
         wants.append((dependant.response_param_name or "", _RESPONSE))
         return [(name, value) for name, value in wants if name]
 
-    async def serve(self, request: _Rereadable, path: dict[str, str], send: Send) -> bool:
+    async def serve(self, request: _Rereadable, path: dict[str, str], send: Send, *, limit: int) -> bool:
         """Answer the request; False, with nothing sent, when FastAPI has to."""
         scope = request.scope
-        scope["route"], scope["path_params"] = self._route, path
-        handlers = scope["app"].exception_handlers
-        response = Response()  # as FastAPI begins it: what an endpoint puts into its response comes on top
-        response.raw_headers.clear()
-        response.status_code = None  # type: ignore[assignment]
+        scope["path_params"] = path
         try:
-            arguments = await self._arguments(request, path, response)
+            response = self._beginning()
+            arguments = await self._arguments(request, path, response, limit)
         except Exception:  # noqa: BLE001  whatever it is, FastAPI meets it too, and answers
             return False
+        scope["route"] = self._route
         try:
             result = await self._endpoint(**arguments)
             if not isinstance(result, Response):
                 content = await serialize_response(field=self._answer, response_content=result, dump_json=True)
-                result = Response(content, response.status_code or self._status, media_type="application/json")
-                result.raw_headers.extend(response.raw_headers)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  answered as around FastAPI
+            handlers = scope["app"].exception_handlers
             handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
-            if handler is None:
-                raise
-            result = await handler(request, error)
-        await result(scope, request.receive, send)
+            result = await handler(request, error) if handler else internal_error_response(error)
+        if isinstance(result, Response):
+            await result(scope, request.receive, send)
+            return True
+        status, headers = self._status, [(b"content-length", b"%d" % len(content)), _CONTENT_TYPE]
+        if response is not None:
+            status = response.status_code or status
+            headers += response.raw_headers
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
         return True
 
-    async def _arguments(self, request: _Rereadable, path: dict[str, str], response: Response) -> dict[str, Any]:
+    def _beginning(self) -> Response | None:
+        """The response as FastAPI begins it, for an endpoint that asks: what it puts there comes on top."""
+        if not self._asks_for_response:
+            return None
+        response = Response()
+        response.raw_headers.clear()
+        response.status_code = None  # type: ignore[assignment]
+        return response
+
+    async def _arguments(
+        self, request: _Rereadable, path: dict[str, str], response: Response | None, limit: int
+    ) -> dict[str, Any]:
         """The endpoint's arguments. Raises what keeps the request from being an ordinary good one."""
         given: list[tuple[bytes, bytes]] = request.scope["headers"]
         headers = dict(given)
         if (
             len(headers) < len(given)  # which of two counts, FastAPI knows
-            or not self._headers.isdisjoint(headers)
+            or not self._unusual.isdisjoint(headers)
             or request.scope.get("root_path")
             or request.scope["app"].dependency_overrides
         ):
             raise _Unusual
         arguments = self._without_headers | {field.name: _valid(field, path[field.alias]) for field in self._path}
         if self._body is not None:
-            if headers.get(b"content-type") != _JSON or b"content-length" not in headers:
+            if headers.get(b"content-type") != _JSON or not 0 < int(headers.get(b"content-length", b"0")) <= limit:
                 raise _Unusual
             # never more lenient than the json.loads of FastAPI, and the same values where it accepts
             arguments[self._body.name] = _valid(self._body, from_json(await request.whole()))
