@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from io import StringIO
@@ -15,15 +16,18 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from rich.console import Console
 from typer.testing import CliRunner
 
-from triton_cli import filters, jobs, progress
+from triton_cli import filters, progress, reading
+from triton_cli.api import api_of
 from triton_cli.main import app
-from triton_cli.state import CHECKOUT, State
+from triton_cli.state import CHECKOUT, CommandFailed, State
 from triton_common.schemas import JobPriority, JobStatus
 from triton_common.settings import CommonSettings
 from triton_common.testing import free_port
 
 JOB = "01a20496-da65-731f-bb3d-0d5fc2137ef4"
 OTHER = "01a20496-da65-731f-bb3d-0d5fc2137ef5"
+HOSTILE = "01a20496-da65-731f-bb3d-0d5fc2137ef6"
+STATES = ["pending", "processing", "completed", "failed", "cancelled"]
 
 
 def event(seq: int, kind: str, status: str, done: int = 0, **more: Any) -> dict[str, Any]:
@@ -58,13 +62,31 @@ class Platform:
         self.streams = True
         self.token_ends = False
         self.still = False  # streams stay open, with nothing more to say
-        self.left = 25_000  # jobs that a selection matches
+        self.interrupts = False  # whoever opens a stream
+        self.refusals: list[int] = []  # of a job that is asked for, in turn; 0 is an answer
+        self.asked: list[tuple[str | None, int]] = []  # pages of a history: from where, and how many events
+        self.page = 200
         self.at_once = 10_000
+        self.jobs = [
+            {
+                "id": f"{number:036}",
+                "status": "failed" if number % 2 else "processing",
+                "progress": 5,
+                "priority": "high",
+                "attempt": 1,
+                "created_at": "2026-11-20T18:00:00Z",
+                "stage": "writing",
+                "error": {"code": "no_data"} if number % 2 else None,
+                "document_id": None,
+            }
+            for number in range(300)
+        ]
         self._catalogue("clients")
         self._catalogue("prospects")
         self._catalogue("value-propositions")
         self._changes()
-        self._reads()
+        self._jobs()
+        self._events()
 
     def job(self) -> dict[str, Any]:
         status = self.events[-1]["status"]
@@ -101,48 +123,60 @@ class Platform:
                 return _problem(422, "validation_failed", "Correct the fields.", details=details)
             return {"id": JOB}
 
-        @self.app.post("/api/v1/jobs/cancel")
-        async def cancel(body: dict[str, Any]) -> dict[str, Any]:
+        @self.app.post("/api/v1/jobs/{verb}")
+        async def change(verb: str, body: dict[str, Any]) -> dict[str, Any]:
+            """What is cancelled is over; what is retried fails again at once."""
             self.bodies.append(body)
-            matched = min(self.left, self.at_once)
-            complete = self.left <= self.at_once
-            if body.get("dry_run"):
-                return {"matched": matched, "changed": 0, "complete": complete}
-            self.left -= matched
-            return {"matched": matched, "changed": matched, "complete": complete}
+            changeable = {"cancel": {"processing"}, "retry": {"failed"}}[verb] & set(body.get("status", STATES))
+            found = [
+                job for job in self.jobs if job["status"] in changeable and job["id"] in body.get("ids", job["id"])
+            ]
+            changed = [] if body.get("dry_run") else found[: self.at_once]
+            for job in changed:
+                job["status"] = "cancelled" if verb == "cancel" else "failed"
+            matched, complete = min(len(found), self.at_once), len(found) <= self.at_once
+            return {"matched": matched, "changed": len(changed), "complete": complete}
 
-    def _reads(self) -> None:
+    def _jobs(self) -> None:
         @self.app.get("/api/v1/jobs")
         async def several(request: Request, limit: int, cursor: str = "0") -> dict[str, Any]:
             self.bodies.append(dict(request.query_params) | {"status": request.query_params.getlist("status")})
-            start = int(cursor)
-            items = [
-                {
-                    "id": f"{number:036}",
-                    "status": "failed" if number % 2 else "processing",
-                    "progress": 5,
-                    "priority": "high",
-                    "attempt": 1,
-                    "created_at": "2026-11-20T18:00:00Z",
-                    "stage": "writing",
-                    "error": {"code": "no_data"} if number % 2 else None,
-                    "document_id": None,
-                }
-                for number in range(start, min(start + limit, 300))
-            ]
-            return {"items": items, "next_cursor": str(start + limit) if start + limit < 300 else None}
+            start, statuses = int(cursor), request.query_params.getlist("status") or STATES
+            found = [job for job in self.jobs if job["status"] in statuses]
+            more = str(start + limit) if start + limit < len(found) else None
+            return {"items": found[start : start + limit], "next_cursor": more}
 
         @self.app.get("/api/v1/jobs/{job}")
-        async def job(job: str) -> Any:
-            return Response("<html>") if job == OTHER else self.job()
+        async def job(job: str, authorization: str = Header()) -> Any:
+            if job == OTHER:
+                return Response("<html>")
+            if job == HOSTILE:
+                return _problem(
+                    404, "no\x1bc", "Gone.\x1b]0;owned\x07\nerror: the disk is full", {"Retry-After": "\x9b2J"}
+                )
+            if self.token_ends and authorization == "Bearer token-1":
+                return _problem(401, "token_expired", "The token has expired.")
+            if self.refusals and (refusal := self.refusals.pop(0)):
+                return _problem(refusal, "service_unreachable", "Try again.")
+            return self.job()
 
+    def _events(self) -> None:
         @self.app.get("/api/v1/jobs/{job}/events")
         async def events(
-            accept: str = Header(), last_event_id: str | None = Header(default=None), authorization: str = Header()
+            accept: str = Header(),
+            cursor: str | None = None,
+            last_event_id: str | None = Header(default=None),
+            authorization: str = Header(),
         ) -> Any:
             if accept != "text/event-stream" or not self.streams:
                 self.resumed.append(None)
-                return {"items": self.events, "next_cursor": None}
+                if accept == "text/event-stream":
+                    return {"items": [], "next_cursor": None}
+                start, until = int(cursor or 0), self._until()
+                items = self.events[start : min(start + self.page, until)]
+                self.asked.append((cursor, len(items)))
+                more = str(start + self.page) if start + self.page < until else None
+                return {"items": items, "next_cursor": more}
             if self.token_ends and authorization == "Bearer token-1" and last_event_id:
                 return _problem(401, "token_expired", "The token has expired.")
             if last_event_id == str(self.events[-1]["seq"]):
@@ -150,12 +184,18 @@ class Platform:
             self.resumed.append(last_event_id)
             return StreamingResponse(self._stream(int(last_event_id or 0)), media_type="text/event-stream")
 
+    def _until(self) -> int:
+        """The last event that is there, as long as somebody asks."""
+        return self.breaks_after.pop(0) if len(self.breaks_after) > 1 else self.breaks_after[0]
+
     async def _stream(self, after: int) -> AsyncIterator[str]:
-        until = self.breaks_after.pop(0) if len(self.breaks_after) > 1 else self.breaks_after[0]
+        until = self._until()
         yield ": welcome\n\n"
         for new in self.events:
             if after < new["seq"] <= until:
                 yield f"id: {new['seq']}\ndata: {json.dumps(new)}\n\n"
+        if self.interrupts:
+            os.kill(os.getpid(), signal.SIGINT)  # the command runs in this process, in its main thread
         while self.still:
             await asyncio.sleep(0.02)
             yield ": still there\n\n"
@@ -216,6 +256,43 @@ def test_where_no_stream_can_be_opened_the_history_is_asked_for(platform, triton
     assert answer.exit_code == 0
     assert [line.split("\t")[0] for line in answer.stdout.splitlines()] == ["1", "2", "3", "4", "5", "6"]
     assert "The stream of events cannot be opened: the answer is 200, application/json" in answer.stderr
+
+
+def test_the_history_is_asked_for_from_where_it_was_left(platform, triton_jobs):
+    platform.streams, platform.page, platform.breaks_after = False, 2, [1, 2, 4, 4, 4, 6, 6]
+    answer = triton_jobs("watch", JOB, "--json")
+    assert answer.exit_code == 0
+    assert [json.loads(line)["seq"] for line in answer.stdout.splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert platform.asked == [(None, 1), (None, 2), (None, 2), ("2", 2), ("2", 2), ("2", 2), ("4", 2)]
+
+
+def test_passing_refusals_end_the_asking_only_in_a_row(platform, triton_jobs, monkeypatch):
+    monkeypatch.setattr("triton_cli.progress.RECONNECTS", 3)
+    platform.streams, platform.breaks_after = False, [2, 2, 2, 2, 2, 2, 6]
+    platform.refusals = [0, 503, 0, 502, 0, 503, 0, 503, 0, 504]
+    assert triton_jobs("watch", JOB).exit_code == 0
+    platform.refusals = 5 * [503]
+    refused = triton_jobs("watch", JOB)
+    assert refused.exit_code == 1
+    assert "it may still end well. The last answer: GET" in refused.stderr
+
+
+@pytest.mark.parametrize("refusals", [[502], [503, 503], [504]])
+def test_a_passing_refusal_at_the_end_is_not_the_end(platform, triton_jobs, refusals):
+    platform.refusals = refusals
+    answer = triton_jobs("watch", JOB, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert [json.loads(line) for line in answer.stdout.splitlines()] == HISTORY
+    assert platform.refusals == []
+
+
+def test_a_token_that_ends_while_asking_is_replaced(platform, triton_jobs):
+    platform.streams, platform.token_ends = False, True
+    assert triton_jobs("watch", JOB).exit_code == 0
+    assert len(platform.logins) == 2
+    refused = triton_jobs("get", JOB, TRITON_TOKEN="token-1")
+    assert refused.exit_code == 1
+    assert "401: The token has expired." in refused.stderr
 
 
 def test_a_token_that_ends_while_watching_is_replaced(platform, triton_jobs):
@@ -306,10 +383,10 @@ def test_a_refusal_has_its_code_its_request_its_fields_and_when_to_try_again(tri
 
 
 def test_a_list_takes_as_many_pages_as_it_needs(platform, triton_jobs):
-    everything = triton_jobs("list", "--all", "--status", "failed", "--status", "pending", "--created-after", "2h")
+    everything = triton_jobs("list", "--all", "--status", "failed", "--status", "processing", "--created-after", "2h")
     assert len(everything.stdout.splitlines()) == 300
     assert [body["limit"] for body in platform.bodies] == ["200", "200"]
-    assert platform.bodies[0]["status"] == ["failed", "pending"]
+    assert platform.bodies[0]["status"] == ["failed", "processing"]
     assert platform.bodies[0]["created_after"].endswith("+00:00")
     some = triton_jobs("list", "-n", "250", "--json")
     assert [len(json.loads(some.stdout)["items"]), json.loads(some.stdout)["next_cursor"]] == [250, "250"]
@@ -342,9 +419,40 @@ def test_events_are_followed_no_longer_than_asked_for(platform, triton_jobs):
     assert triton_jobs("events", JOB, "--follow", "--timeout", "1m").exit_code == 0
 
 
+@pytest.mark.parametrize("how", ["--wait", "--watch"])
+def test_a_job_that_is_waited_for_no_longer_is_printed_as_it_stands(platform, triton_jobs, how):
+    platform.events, platform.breaks_after, platform.still = HISTORY[:2], [2], True
+    command = ("submit", "--prospect", JOB, "--value-proposition", OTHER, "--json", how)
+    late = triton_jobs(*command, "--timeout", "0.3s")
+    assert (late.exit_code, json.loads(late.stdout)) == (5, platform.job())
+    assert f"Job {JOB} is not over after 0.3 s; it goes on" in late.stderr
+    platform.interrupts = True
+    interrupted = triton_jobs(*command)
+    assert (interrupted.exit_code, json.loads(interrupted.stdout)) == (130, platform.job())
+    assert f"Job {JOB} goes on" in interrupted.stderr
+    platform.refusals = [503]
+    alone = triton_jobs(*command)
+    assert (alone.exit_code, json.loads(alone.stdout)) == (130, {"id": JOB})
+
+
+def test_a_job_whose_events_are_out_of_reach_is_printed_as_it_stands(platform, triton_jobs, monkeypatch):
+    monkeypatch.setattr("triton_cli.progress.RECONNECTS", 0)
+    platform.breaks_after = [3]
+    answer = triton_jobs("submit", "--prospect", JOB, "--value-proposition", OTHER, "--json", "--wait")
+    assert (answer.exit_code, json.loads(answer.stdout)) == (1, platform.job())
+
+
+def test_a_refusal_has_no_characters_that_move_a_terminal(triton_jobs):
+    answer = triton_jobs("get", HOSTILE)
+    assert answer.stderr == (
+        f"error: GET /api/v1/jobs/{HOSTILE} answered 404: Gone. ]0;owned  error: the disk is full (no c, request r-1)"
+        " Try again in  2J s.\n"
+    )
+
+
 def test_a_table_shows_whole_ids(triton_jobs, monkeypatch):
     said = StringIO()
-    monkeypatch.setattr(jobs, "output", Console(file=said, force_terminal=True, width=80, color_system=None))
+    monkeypatch.setattr(reading, "output", Console(file=said, force_terminal=True, width=80, color_system=None))
     triton_jobs("list", "-n", "3")
     lines = said.getvalue().splitlines()
     assert lines[0].split() == ["job", "status", "%", "priority", "age"]
@@ -353,29 +461,45 @@ def test_a_table_shows_whole_ids(triton_jobs, monkeypatch):
     assert "writing" in lines[3]
 
 
-def test_a_selection_is_asked_about_and_changed_call_after_call(platform, triton_jobs):
-    declined = triton_jobs("cancel", "--status", "pending")
+def test_a_selection_is_asked_about_and_changed(platform, triton_jobs):
+    declined = triton_jobs("cancel", "--status", "processing")
     assert declined.exit_code == 1
     question, told = declined.stderr.splitlines()
-    assert question.startswith("Cancel more than 10,000 jobs?")
+    assert question.startswith("Cancel 150 jobs?")
     assert told == "error: Nobody answered, and nothing was done. Where nobody can be asked, use --yes."
     assert all(body["dry_run"] for body in platform.bodies)
 
-    dry = triton_jobs("cancel", "--status", "pending", "--dry-run")
-    assert dry.stdout == "more than 10,000 jobs would be cancelled.\n"
+    dry = triton_jobs("cancel", "--status", "processing", "--dry-run")
+    assert dry.stdout == "150 jobs would be cancelled.\n"
 
     platform.bodies.clear()
-    done = triton_jobs("cancel", "--status", "pending", "--prospect", "Lakeside", "--yes", "--json")
-    assert json.loads(done.stdout) == {"matched": 25_000, "changed": 25_000, "complete": True}
-    assert platform.bodies[1:] == 3 * [{"status": ["pending"], "prospect_id": JOB}]
-    assert triton_jobs("cancel", "--status", "pending").stdout == "0 of 0 jobs cancelled.\n"
+    done = triton_jobs("cancel", "--status", "processing", "--prospect", "Lakeside", "--yes", "--json")
+    assert json.loads(done.stdout) == {"matched": 150, "changed": 150, "complete": True}
+    assert platform.bodies[1:] == [{"status": ["processing"], "prospect_id": JOB}]
+    assert triton_jobs("cancel", "--status", "processing").stdout == "0 of 0 jobs cancelled.\n"
+
+
+def test_what_fails_again_at_once_is_retried_once(platform, triton_jobs, monkeypatch):
+    monkeypatch.setattr("triton_cli.api.AT_ONCE", 60)
+    platform.at_once = 100
+    assert triton_jobs("retry", "--type", "value_proposition", "--dry-run").stdout == (
+        "more than 100 jobs would be retried.\n"
+    )
+    done = triton_jobs("retry", "--type", "value_proposition", "--yes", "--json")
+    assert json.loads(done.stdout) == {"matched": 150, "changed": 150, "complete": True}
+    retried = [body["ids"] for body in platform.bodies if "ids" in body]
+    assert [len(ids) for ids in retried] == [60, 60, 30]
+    assert [one for ids in retried for one in ids] == [job["id"] for job in platform.jobs if job["status"] == "failed"]
+    listed = [body for body in platform.bodies if "limit" in body]
+    assert {tuple(body["status"]) for body in listed} == {("failed", "cancelled")}
+    assert {body["job_type"] for body in listed} == {"value_proposition"}
 
 
 @pytest.mark.parametrize("empty", ["--client", "--prospect", "--schedule", "--created-before"])
 def test_a_filter_that_is_empty_is_a_mistake_and_not_all_jobs(platform, triton_jobs, empty):
     answer = triton_jobs("cancel", "--status", "pending", empty, "", "--yes")
     assert answer.exit_code in (1, 2)
-    assert platform.left == 25_000
+    assert {job["status"] for job in platform.jobs} == {"failed", "processing"}
 
 
 @pytest.mark.parametrize("verb", ["cancel", "retry"])
@@ -469,6 +593,18 @@ def test_the_admins_password_goes_to_no_other_platform(platform, triton_jobs, tm
     assert [login["password"] for login in platform.logins] == 2 * [state.secrets().admin_password]
 
 
+def test_the_admins_password_goes_to_where_the_stack_listens(tmp_path, monkeypatch):
+    for name in ("TRITON_TOKEN", "TRITON_EMAIL", "TRITON_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    state = State(tmp_path / "state")
+    with _stack_at(state, "http://127.0.0.1:8000"):
+        for same in ("http://127.0.0.1:8000", "http://localhost:8000", "http://localhost:8000/"):
+            assert api_of(same, state).url == "http://127.0.0.1:8000"
+        for other in ("http://[::1]:8000", "http://127.0.0.2:8000", "https://localhost:8000", "http://localhost:8001"):
+            with pytest.raises(CommandFailed, match="Nobody to log in as"):
+                api_of(other, state)
+
+
 def test_choices_are_those_of_the_platform():
     assert list(get_args(filters.Status)) == [status.value for status in JobStatus]
     assert list(get_args(filters.Priority)) == [priority.value for priority in JobPriority]
@@ -500,5 +636,5 @@ def test_times_are_moments_or_how_long_ago():
 
 
 def test_spans_are_short():
-    spans = [jobs._span(seconds) for seconds in (0.5, 12, 100, 5_000, 100_000, 1_000_000)]
+    spans = [reading.span(seconds) for seconds in (0.5, 12, 100, 5_000, 100_000, 1_000_000)]
     assert spans == ["0.5 s", "12 s", "1.7 min", "83 min", "28 h", "12 d"]

@@ -4,11 +4,11 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import httpx2
 
-from triton_cli.command import say
+from triton_cli.command import clean, say
 from triton_cli.filters import Json
 from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State, WrongUsage, url_of
 
@@ -19,6 +19,12 @@ SUBMITS: Final = 5  # tries of a submit whose answer was lost, all with one key
 RETRY_PAUSE: Final = 0.5  # seconds; doubled each time
 LOST: Final = (502, 503, 504)  # a gateway's answers: whether the service did it is not known
 PAGE: Final = 200  # the most that a list answers at once
+AT_ONCE: Final = 1000  # jobs that one call of many changes, in a second or two
+Verb = Literal["cancel", "retry"]
+CHANGEABLE: Final[dict[Verb, tuple[str, ...]]] = {
+    "cancel": ("pending", "processing"),
+    "retry": ("failed", "cancelled"),
+}
 
 
 class Unreachable(CommandFailed):
@@ -46,14 +52,16 @@ class Refused(CommandFailed):
         except ValueError:
             problem = Problem(type="", title="", status=self.status, code="", message="No reason was given.")
         self.passing = self.status >= 500  # or so one hopes: a part that starts again
-        self.code, self.request_id, self.message = problem.code, problem.request_id, problem.message
+        # whoever answers may be no platform of ours, and wants something of the terminal
+        self.code, self.request_id, self.message = map(clean, (problem.code, problem.request_id, problem.message))
         told = ", ".join(filter(None, (self.code, self.request_id and f"request {self.request_id}")))
         text = f"{request.method} {request.url.path} answered {self.status}: {self.message}"
         if told:
             text += f" ({told})"
         if wait := response.headers.get("Retry-After"):
-            text += f" Try again in {wait} s."
-        super().__init__(text + "".join(f"\n  {detail.field}: {detail.issue}" for detail in problem.details))
+            text += f" Try again in {clean(wait)} s."
+        details = (f"\n  {clean(detail.field)}: {clean(detail.issue)}" for detail in problem.details)
+        super().__init__(text + "".join(details))
 
 
 class NoStream(CommandFailed):
@@ -155,16 +163,23 @@ class Api:
         except httpx2.TransportError as error:
             raise Unreachable(self.url, error) from error
 
-    async def _send(
-        self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any
-    ) -> httpx2.Response:
-        try:
-            response = await self._http.request(method, path, headers=self._headers() | (headers or {}), **options)
-        except httpx2.TransportError as error:
-            raise Unreachable(self.url, error) from error
+    async def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        response = await self._answer(method, path, **options)
+        if response.status_code == httpx2.codes.UNAUTHORIZED and self._credentials and self._token:
+            self._token = ""  # it ended; who is refused without one is refused
+            await self.log_in(*self._credentials)
+            response = await self._answer(method, path, **options)
         if response.is_error:
             raise Refused(response)
         return response
+
+    async def _answer(
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> httpx2.Response:
+        try:
+            return await self._http.request(method, path, headers=self._headers() | (headers or {}), **options)
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
@@ -232,14 +247,17 @@ async def pages(api: Api, filters: Json, *, limit: int | None, cursor: str | Non
         left = left and left - len(page["items"])
 
 
-async def change_all(api: Api, verb: str, selection: Json) -> Json:
-    """Change what a selection matches, call after call: each takes so many at most."""
+async def change_all(api: Api, verb: Verb, selection: Json) -> Json:
+    """Change what a selection of more jobs than a call takes matches now, each once: what it matches later, as a
+    retried job that failed again, stays as it is."""
+    states = [status for status in CHANGEABLE[verb] if status in selection.get("status", CHANGEABLE[verb])]
+    filters = selection | {"status": states}
+    ids = [job["id"] async for page in pages(api, filters, limit=None, cursor=None) for job in page["items"]]
     total = {"matched": 0, "changed": 0}
-    while True:
-        answer: Json = await api.post(f"/api/v1/jobs/{verb}", json=selection)
+    for start in range(0, len(ids), AT_ONCE):
+        answer: Json = await api.post(f"/api/v1/jobs/{verb}", json={"ids": ids[start : start + AT_ONCE]})
         total = {name: total[name] + answer[name] for name in total}
-        if answer["complete"] or not answer["changed"]:
-            return total | {"complete": answer["complete"]}
+    return total | {"complete": True}
 
 
 def api_of(url: str | None, state: State) -> Api:
@@ -260,14 +278,14 @@ def api_of(url: str | None, state: State) -> Api:
         return Api(at, email=email, password=password)
     if email or password:
         raise CommandFailed("Set TRITON_EMAIL and TRITON_PASSWORD both, or TRITON_TOKEN.")
-    secrets = state.known_secrets() if own and _same(at, own) else None
-    if secrets is not None:
-        return Api(at, email=ADMIN_EMAIL, password=secrets.admin_password)
+    if own and _same(at, own) and (secrets := state.known_secrets()) is not None:
+        return Api(own, email=ADMIN_EMAIL, password=secrets.admin_password)
     here = "" if own else f" No platform runs from {state.folder}: `triton up` starts one, whose admin you then are."
     raise CommandFailed(f"Nobody to log in as at {at}: set TRITON_TOKEN, or TRITON_EMAIL and TRITON_PASSWORD.{here}")
 
 
 def _same(url: str, own: str) -> bool:
-    """Whether `url` is this machine's own platform, by whichever name. Its admin's password goes nowhere else."""
-    asked, ours = httpx2.URL(url), httpx2.URL(own)
-    return asked.scheme == "http" and asked.host in LOOPBACK and asked.port == ours.port
+    """Whether `url` means this machine's own platform. Its admin's password goes to that alone, at the address where it
+    listens: behind another of the machine's names or addresses somebody else may."""
+    asked, ours = httpx2.URL(url.rstrip("/")), httpx2.URL(own)
+    return asked.host in {"localhost", ours.host} and asked.copy_with(host=ours.host) == ours

@@ -5,15 +5,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+import uuid
+from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 
-from triton_cli.state import CHECKOUT, CommandFailed
+from triton_cli.state import CHECKOUT, CommandFailed, State
+
+if TYPE_CHECKING:
+    from triton_cli.api import Api
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,16 +40,25 @@ StateOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", envvar="TRITON_URL", help="The platform.", show_default="the one that runs here"),
+]
+JobArgument = Annotated[uuid.UUID, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
 
 
-def sentences(command: Callable[P, None]) -> Callable[P, None]:
-    """A command whose failures are sentences, not tracebacks. One whose reader has gone, as `head` does, is silent."""
+def sentences(command: Callable[P, Coroutine[Any, Any, None] | None]) -> Callable[P, None]:
+    """A command whose failures are sentences, not tracebacks. One whose reader has gone, as `head` does, is silent.
+
+    One that is a coroutine runs until a signal.
+    """
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             try:
-                command(*args, **kwargs)
+                if (coroutine := command(*args, **kwargs)) is not None:
+                    until_signal(coroutine)
             finally:
                 sys.stdout.flush()  # here: at the interpreter's end a reader that has gone would be a traceback
         except CommandFailed as error:
@@ -60,9 +73,27 @@ def sentences(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
+def platform(url: str | None, state: Path) -> "Api":
+    """The platform that a command means, as the user that it is for. Raises CommandFailed where there is neither."""
+    from triton_cli.api import api_of  # noqa: PLC0415  its HTTP client takes a while to import
+
+    return api_of(url, State(state))
+
+
 def say(text: str, *, console: Console = progress, style: str | None = None) -> None:
-    """A line for people, as it is: no markup, no colours of its own, never broken."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    """Lines for people, as they are: no markup, no colours of their own, never broken; control characters as blanks."""
+    shown = "\n".join(clean(line) for line in text.split("\n"))
+    console.print(shown, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def clean(value: Any) -> str:
+    """Text of others, safe for a terminal and one line: no control characters."""
+    return "".join(char if char.isprintable() else " " for char in str(value))
+
+
+def columns(values: Iterable[Any]) -> str:
+    """Values between tabs; what is absent is empty."""
+    return "\t".join("" if value is None else clean(value) for value in values)
 
 
 def confirmed(question: str) -> bool:

@@ -3,15 +3,16 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from triton_cli.api import Api, NoStream, NothingFollows, Refused, Unreachable
-from triton_cli.command import say
+from triton_cli.api import PAGE, Api, NoStream, NothingFollows, Refused, Unreachable
+from triton_cli.command import clean, columns, say
+from triton_cli.filters import Json
 from triton_cli.state import CommandFailed
 
 Event = Mapping[str, Any]
@@ -27,7 +28,15 @@ ORDINARY: Final = frozenset({"submitted", "claimed", "progress", "completed"})
 """What a bar shows by itself; of the other events it leaves a line."""
 
 
-async def follow(api: Api, job_id: str, *, show: Show, tell: Callable[[str], None]) -> dict[str, Any]:
+class Over(Exception):
+    """A job is over, and its last event was seen."""
+
+    def __init__(self, job: Json) -> None:
+        self.job = job
+        super().__init__()
+
+
+async def follow(api: Api, job_id: str, *, show: Show, tell: Callable[[str], None]) -> Json:
     """Show each event of a job once, in order, until the job is over; answers the job.
 
     A stream that breaks is taken up after the last event seen; one that was never open is replaced by asking. An event
@@ -36,16 +45,17 @@ async def follow(api: Api, job_id: str, *, show: Show, tell: Callable[[str], Non
     """
     path = f"/api/v1/jobs/{job_id}"
     last = misses = refusals = 0
+    page: dict[str, str] = {}
     while True:
         problem: CommandFailed | None = None
         began, status = time.monotonic(), ""
+        asking = refusals == REFUSALS
         try:
-            async for event in api.events(f"{path}/events", last) if refusals < REFUSALS else _polled(api, path, last):
+            async for event in _asked(api, path, last, page) if asking else _streamed(api, path, last):
                 last, misses, status = event["seq"], 0, event["status"]
                 show(event)
-        except NothingFollows:
-            if job := await _over(api, path):
-                return job
+        except Over as end:
+            return end.job
         except NoStream as error:
             problem = error
             refusals += not last
@@ -55,7 +65,7 @@ async def follow(api: Api, job_id: str, *, show: Show, tell: Callable[[str], Non
             if not error.passing:
                 raise
             problem = error
-        if problem is None and (status in FINAL or time.monotonic() - began > STEADY):
+        if problem is None and (asking or status in FINAL or time.monotonic() - began > STEADY):
             misses = 0
         else:
             misses += 1
@@ -72,31 +82,43 @@ async def _pause(misses: int, what: str, problem: CommandFailed | None, *, tell:
     await asyncio.sleep(min(1.0, 0.2 * misses))
 
 
-async def _over(api: Api, path: str) -> dict[str, Any] | None:
-    """The job if it is over, None if somebody has just retried it, or nobody answers."""
-    with suppress(Unreachable):
-        job: dict[str, Any] = await api.get(path)
-        return job if job["status"] in FINAL else None
-    return None
+async def _streamed(api: Api, path: str, last: int) -> AsyncIterator[Event]:
+    """The events after number `last`, as they happen, until the stream ends. Raises Over when the job has."""
+    try:
+        async for event in api.events(f"{path}/events", last):
+            yield event
+    except NothingFollows:
+        if job := await _over(api, path):
+            raise Over(job) from None
+
+
+async def _asked(api: Api, path: str, last: int, page: dict[str, str]) -> AsyncIterator[Event]:
+    """The events after number `last` that there are; then a pause. Raises Over when the job is. `page` keeps where the
+    last page of them begins."""
+    job = await _over(api, path)  # asked first: what is over has written its last event
+    while True:
+        answer = await api.get(f"{path}/events", limit=PAGE, **page)
+        for event in answer["items"]:
+            if event["seq"] > last:
+                yield event
+        if not answer["next_cursor"]:
+            break
+        page["cursor"] = answer["next_cursor"]
+    if job and answer["items"][-1]["status"] in FINAL:  # else somebody has just retried it
+        raise Over(job)
+    await asyncio.sleep(POLL_INTERVAL)
+
+
+async def _over(api: Api, path: str) -> Json | None:
+    """The job if it is over."""
+    job: Json = await api.get(path)
+    return job if job["status"] in FINAL else None
 
 
 async def history(api: Api, job_id: str) -> AsyncIterator[Event]:
     """What has happened to a job, oldest first."""
     async for event in api.items(f"/api/v1/jobs/{job_id}/events"):
         yield event
-
-
-async def _polled(api: Api, path: str, last: int) -> AsyncIterator[Event]:
-    """The events after number `last`, until the job is over: then raises NothingFollows."""
-    while True:
-        over = await _over(api, path)  # asked first: what is over has written its last event
-        async for event in api.items(f"{path}/events"):
-            if event["seq"] > last:
-                last = event["seq"]
-                yield event
-        if over:
-            raise NothingFollows
-        await asyncio.sleep(POLL_INTERVAL)
 
 
 @contextmanager
@@ -161,13 +183,3 @@ def for_programs(event: Event) -> str:
 def for_json(event: Event) -> str:
     """An event as a line of JSON."""
     return json.dumps(event)
-
-
-def columns(values: Iterable[Any]) -> str:
-    """Values between tabs; what is absent is empty."""
-    return "\t".join("" if value is None else clean(value) for value in values)
-
-
-def clean(value: Any) -> str:
-    """Text of others, safe for a terminal and one line: no control characters."""
-    return "".join(char if char.isprintable() else " " for char in str(value))
