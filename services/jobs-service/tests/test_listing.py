@@ -309,3 +309,34 @@ async def test_two_that_migrate_at_once_wait_for_one_another(postgres_url, membe
 
     await alembic("downgrade", "0004")
     await asyncio.gather(alembic("upgrade", "head"), alembic("upgrade", "head"))
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter", "values"),
+    [
+        ("jobs", "client_id", 2),
+        ("jobs", "limit", 2),
+        ("jobs/stats", "client_id", 2),
+        ("schedules", "enabled", 2),
+        ("webhooks", "cursor", 2),
+        ("documents", "prospect_id", 3),
+        ("clients", "include_archived", 2),
+    ],
+)
+async def test_a_condition_that_takes_one_value_is_refused_with_several(api, nobody, path, parameter, values):
+    answer = await api.get(f"/api/v1/{path}", params=[(parameter, nobody)] * values)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert [(detail["field"], detail["code"]) for detail in answer.json()["details"]] == [
+        (f"query.{parameter}", "repeated")
+    ]
+
+
+async def test_a_condition_that_takes_several_takes_them(api):
+    answer = await api.get("/api/v1/jobs", params=[("status", "pending"), ("status", "failed")])
+    assert answer.json()["items"] == []
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+async def test_a_change_of_many_is_no_job_to_read(api, verb):
+    answer = await api.get(f"/api/v1/jobs/{verb}")
+    assert (answer.status_code, answer.json()["code"], answer.headers["Allow"]) == (405, "not_allowed", "POST")

@@ -10,7 +10,7 @@ from jobs_service import catalogue
 from jobs_service.catalogue import ClientNotFound, StaffOnly
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import Client
-from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader
+from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, once
 from jobs_service.schemas import ClientCreate, ClientPublic, ClientUpdate
 from triton_common.auth import InsufficientScope, Principal, require
 from triton_common.db import SessionDep, newest
@@ -50,7 +50,7 @@ async def create_client(
     return client
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(InvalidCursor))
 async def list_clients(
     *,
     session: SessionDep,

@@ -9,7 +9,7 @@ from sqlmodel import col
 from jobs_service import documents
 from jobs_service.documents import DocumentNotFound
 from jobs_service.models import Document
-from jobs_service.routes.state import ERRORS, accepted
+from jobs_service.routes.state import ERRORS, accepted, once
 from jobs_service.schemas import DocumentPublic, DocumentSummary
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep
@@ -29,7 +29,7 @@ PAGE_POLICY = (
 )
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(InvalidCursor))
 async def list_documents(
     *,
     session: SessionDep,

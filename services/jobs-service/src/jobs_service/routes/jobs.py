@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response, status
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response, status
 from loguru import logger
 from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
@@ -26,7 +26,7 @@ from jobs_service.jobs import (
     JobNotOver,
     QueueFull,
 )
-from jobs_service.routes.state import ERRORS, BacklogDep, FollowerDep, IdempotencyKeyHeader, SettingsDep, accepted
+from jobs_service.routes.state import ERRORS, BacklogDep, FollowerDep, IdempotencyKeyHeader, SettingsDep, accepted, once
 from jobs_service.schemas import (
     JobCreate,
     JobEventPublic,
@@ -92,13 +92,13 @@ async def submit_job(
     return job
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once("status")], responses=problems(InvalidCursor))
 async def list_jobs(wanted: Annotated[JobQuery, Query()], database: DatabaseDep, principal: Reader) -> Page[JobPublic]:
     """List the jobs that meet all conditions given, newest first."""
     return await listing.page(database, wanted, principal=principal, limit=wanted.limit, cursor=wanted.cursor)
 
 
-@router.get("/stats")
+@router.get("/stats", dependencies=[once()])
 async def read_stats(wanted: Annotated[JobStatsQuery, Query()], database: DatabaseDep, principal: Reader) -> JobStats:
     """How many jobs there are in each state, how long the oldest has waited, and how many ended lately."""
     return await stats.read(database, principal=principal, client_id=wanted.client_id)
@@ -131,6 +131,13 @@ async def retry_jobs(
         return await jobs.retry_many(database, backlog, found, principal=principal, policies=settings.policies)
 
     return await listing.change(database, body, principal=principal, only=listing.RETRYABLE, move=retry)
+
+
+@router.get("/cancel", include_in_schema=False)
+@router.get("/retry", include_in_schema=False)
+async def read_no_job() -> None:
+    """These are no jobs."""
+    raise HTTPException(status.HTTP_405_METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
 
 
 @router.get("/{job_id}", responses=problems(JobNotFound))

@@ -10,7 +10,7 @@ from jobs_service import catalogue
 from jobs_service.catalogue import ClientArchived, ClientNotFound
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import Prospect
-from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader
+from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, once
 from jobs_service.schemas import ProspectCreate, ProspectPublic, ProspectUpdate
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep, newest
@@ -50,7 +50,7 @@ async def create_prospect(
     return prospect
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(InvalidCursor))
 async def list_prospects(
     *,
     session: SessionDep,

@@ -16,7 +16,7 @@ from jobs_service.catalogue import (
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.jobs import DifferentClients, QueueFull
 from jobs_service.models import Schedule
-from jobs_service.routes.state import ERRORS, BacklogDep, IdempotencyKeyHeader, SettingsDep
+from jobs_service.routes.state import ERRORS, BacklogDep, IdempotencyKeyHeader, SettingsDep, once
 from jobs_service.schedules import ScheduleInvalid, ScheduleNotFound, TooManySchedules
 from jobs_service.schemas import (
     JobPublic,
@@ -73,7 +73,7 @@ async def create_schedule(
     return schedule
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(InvalidCursor))
 async def list_schedules(
     wanted: Annotated[ScheduleQuery, Query()], session: SessionDep, principal: Reader
 ) -> Page[SchedulePublic]:

@@ -11,7 +11,7 @@ from jobs_service.addresses import Reach, WebhookUrlRefused
 from jobs_service.catalogue import ClientArchived, ClientNotFound
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import WebhookDelivery, WebhookEndpoint
-from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, SettingsDep
+from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, SettingsDep, once
 from jobs_service.schemas import (
     WebhookDeliveryPublic,
     WebhookDeliveryQuery,
@@ -94,7 +94,7 @@ async def _with_secret(
     return WebhookEndpointWithSecret(**endpoint.model_dump(), secret=secret)
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(InvalidCursor))
 async def list_webhook_endpoints(
     wanted: Annotated[WebhookEndpointQuery, Query()], session: SessionDep, principal: Reader
 ) -> Page[WebhookEndpointPublic]:
@@ -174,7 +174,11 @@ async def send_test_webhook(endpoint_id: UUID, session: SessionDep, principal: W
     return WebhookDeliveryPublic.model_validate(await webhooks.send_test(session, endpoint))
 
 
-@router.get("/{endpoint_id}/deliveries", responses=problems(WebhookEndpointNotFound, InvalidCursor))
+@router.get(
+    "/{endpoint_id}/deliveries",
+    dependencies=[once()],
+    responses=problems(WebhookEndpointNotFound, InvalidCursor),
+)
 async def list_webhook_deliveries(
     endpoint_id: UUID, wanted: Annotated[WebhookDeliveryQuery, Query()], session: SessionDep, principal: Reader
 ) -> Page[WebhookDeliveryPublic]:
