@@ -684,6 +684,52 @@ async def test_the_status_decides_whatever_else_is_answered(api, receiver, sende
     assert (delivery["status"] == "delivered") == (error is None)
 
 
+async def test_a_status_in_time_decides_however_slow_its_body_is(api, sender_of, monkeypatch):
+    monkeypatch.setattr("jobs_service.deliveries.READ_FOR", 1.5)
+    gone = asyncio.Event()
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
+        await gone.wait()
+        writer.close()
+
+    async with await asyncio.start_server(begin, "127.0.0.1", 0) as server:
+        made = await endpoint(api, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        await order_test(api, made)
+        await send(sender_of(timeout=1))
+        gone.set()
+    [delivery] = await log_of(api, made)
+    assert (delivery["status"], delivery["response_status"], delivery["error"]) == ("delivered", 200, None)
+
+
+async def test_a_sender_ends_after_its_attempts_however_often_it_is_cancelled(sender, nobody):
+    cancelled, end = asyncio.Event(), asyncio.Event()
+
+    async def linger() -> None:
+        """An attempt that takes its time to end."""
+        try:
+            await end.wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            await end.wait()
+
+    attempt = asyncio.create_task(linger())
+    sender.sending[attempt] = {"client_id": nobody, "endpoint_id": nobody}
+    attempt.add_done_callback(sender.sending.pop)
+    running = asyncio.create_task(sender.run(interval=timedelta(milliseconds=1)))
+    await asyncio.sleep(0)
+    running.cancel()
+    await cancelled.wait()
+    for _ in range(3):
+        running.cancel()
+        await asyncio.sleep(0)
+    assert not running.done()
+    end.set()
+    await asyncio.wait([running])
+    assert attempt.done()
+
+
 async def test_a_connection_that_is_reset_says_so(api, sender):
     async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

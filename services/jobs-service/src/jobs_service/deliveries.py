@@ -56,6 +56,7 @@ FAILURES: Final = (
     httpcore2.NetworkError,
 )
 READ_AT_MOST: Final = 65_536  # bytes of an answer's body: thrown away, so that its writer is not cut off
+READ_FOR: Final = 1.0  # seconds
 
 # It steps through the index from one endpoint with something due to the next: others cost next to nothing, and the long
 # queue of one no more than a short one. Who has the fewest places comes first, then who waits longest.
@@ -261,8 +262,7 @@ class Sender:
                 if token is not None
             ]
             check_url(delivery["url"], reach=self._reach)  # again: the settings may have changed
-            async with asyncio.timeout(self._timeout):
-                status = await self._post(network, delivery["url"], *signed(delivery, secrets))
+            status = await self._post(network, delivery["url"], *signed(delivery, secrets))
         except InvalidToken:
             return Answer(error="Its secret cannot be decrypted: rotate it.", ours=True)
         except FAILURES as error:
@@ -270,19 +270,21 @@ class Sender:
         return Answer(status, _complaint(status))
 
     async def _post(self, network: CheckedNetwork, url: str, headers: dict[str, str], body: bytes) -> int:
-        """The answer's status. Of its body a little is read and thrown away.
+        """The answer's status, which decides in time. Of its body a little is read and thrown away, however slow it is.
 
         No connection is kept: each attempt's address is looked up and judged anew. Neither proxies of the environment
         nor redirects are followed at this level of the library.
         """
         async with (
+            asyncio.timeout(self._timeout) as patience,
             httpcore2.AsyncConnectionPool(ssl_context=self._tls, network_backend=network) as http,
             http.stream("POST", _target(url), headers=list(headers.items()), content=body) as response,
         ):
+            patience.reschedule(None)
             status: int = response.status
             read = 0
             with suppress(httpcore2.NetworkError, httpcore2.ProtocolError, TimeoutError):
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(READ_FOR):
                     async for chunk in response.aiter_stream():
                         read += len(chunk)
                         if read > READ_AT_MOST:
