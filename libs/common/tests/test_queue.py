@@ -365,6 +365,18 @@ async def test_messages_go_out_under_their_name():
     assert sent.payload == {"job_id": JOB_ID, "request_id": "r-12345678", "traceparent": ""}
 
 
+async def test_a_queue_in_memory_remembers_a_bounded_number_of_tasks(monkeypatch):
+    monkeypatch.setattr("triton_common.queue.memory.KEPT", 3)
+    async with MemoryTaskQueue() as queue:
+        queue.register("runs", lambda: None)
+        for task in ("runs", "lies"):
+            ids = await queue.enqueue_many(task, [(None, {})] * 5, queue="q")
+        await queue.close()
+        assert [sent.task_id for sent in queue.sent] == ids[-3:]
+        assert len(queue._status) == 3
+    assert set(queue._status.values()) == {TaskStatus.COMPLETED}
+
+
 async def test_readiness_asks_the_queue():
     app = FastAPI()
     app.state.queue = MemoryTaskQueue()

@@ -4,12 +4,15 @@ import asyncio
 import heapq
 import itertools
 import json
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from uuid_utils.compat import uuid4
 
 from triton_common.queue.base import TaskQueue, TaskStatus
+
+KEPT: Final = 10_000  # tasks that are remembered
 
 
 class Sent(NamedTuple):
@@ -26,10 +29,10 @@ class MemoryTaskQueue(TaskQueue):
     """Keeps tasks in memory, and runs those that have a registered function one after another, each in a thread."""
 
     def __init__(self) -> None:
-        self.sent: list[Sent] = []
-        """Everything ever sent."""
+        self.sent: deque[Sent] = deque(maxlen=KEPT)
+        """What was sent, the oldest first."""
         self._functions: dict[str, Callable[..., Any]] = {}
-        self._status: dict[str, TaskStatus] = {}
+        self._status: OrderedDict[str, TaskStatus] = OrderedDict()  # of those that run here
         self._waiting: list[tuple[int, int, str, str, Callable[..., Any], Mapping[str, Any]]] = []
         self._number = itertools.count()
         self._incarnation = str(uuid4())
@@ -51,8 +54,8 @@ class MemoryTaskQueue(TaskQueue):
         """Never fails. A function gets what JSON makes of the payload, as from any other queue."""
         for task_id, payload in [(task_id, json.loads(json.dumps(payload))) for task_id, payload in tasks]:
             self.sent.append(Sent(queue, task, task_id, payload, priority))
-            self._status[task_id] = TaskStatus.PENDING
             if task in self._functions:
+                self._note(task_id, TaskStatus.PENDING)
                 waiting = (priority, next(self._number), queue, task_id, self._functions[task], payload)
                 heapq.heappush(self._waiting, waiting)
                 running = asyncio.create_task(self._run_next())
@@ -64,24 +67,29 @@ class MemoryTaskQueue(TaskQueue):
             if not self._waiting:
                 return
             *_, task_id, function, payload = heapq.heappop(self._waiting)
-            if self._status[task_id] is TaskStatus.CANCELLED:
+            if await self.status(task_id) is TaskStatus.CANCELLED:
                 return
-            self._status[task_id] = TaskStatus.PROCESSING
+            self._note(task_id, TaskStatus.PROCESSING)
             try:
                 await asyncio.to_thread(function, **payload)
             except Exception:  # noqa: BLE001  a task may raise anything; its status says so
-                self._status[task_id] = TaskStatus.FAILED
+                self._note(task_id, TaskStatus.FAILED)
             else:
-                self._status[task_id] = TaskStatus.COMPLETED
+                self._note(task_id, TaskStatus.COMPLETED)
+
+    def _note(self, task_id: str, status: TaskStatus) -> None:
+        self._status[task_id] = status
+        while len(self._status) > KEPT:
+            self._status.popitem(last=False)
 
     async def status(self, task_id: str) -> TaskStatus:
-        """Exact."""
+        """Exact, for the last KEPT tasks."""
         return self._status.get(task_id, TaskStatus.PENDING)
 
     async def cancel(self, task_id: str) -> None:
         """Exact."""
-        if self._status.get(task_id, TaskStatus.PENDING) is TaskStatus.PENDING:
-            self._status[task_id] = TaskStatus.CANCELLED
+        if await self.status(task_id) is TaskStatus.PENDING:
+            self._note(task_id, TaskStatus.CANCELLED)
 
     async def ping(self) -> None:
         """Always there."""
