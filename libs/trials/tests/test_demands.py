@@ -52,7 +52,7 @@ class Story:
             forbidden={"retrying"},
             late_answers=1,
             skew=3600,
-            losses=[Loss(NOON, frozenset(JOBS))],
+            losses=[Loss(frozenset(JOBS), at=NOON, back=NOON + 10)],
             away=[(NOON, NOON + 10)],
             resumes=True,
         )
@@ -89,11 +89,11 @@ def true_clocks(story):
 
 
 def nothing_lost(story):
-    story.demands.losses = [Loss(NOON, frozenset())]
+    story.demands.losses = [Loss(frozenset(), at=NOON, back=NOON)]
 
 
 def nothing_needed(story):
-    story.demands.losses = [Loss(NOON + 20, frozenset(JOBS))]
+    story.demands.losses = [Loss(frozenset(JOBS), at=NOON + 20, back=NOON + 20)]
 
 
 def never_sent_again(story):
@@ -101,7 +101,7 @@ def never_sent_again(story):
 
 
 def sent_again_late(story):
-    claim(story, 1, RESUMED + 1)
+    claim(story, 1, 10 + RESUMED + 1)
 
 
 def queue_still_there(story):

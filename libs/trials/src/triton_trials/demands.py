@@ -20,11 +20,12 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Loss:
-    """Messages that Redis lost."""
+    """Messages that Redis lost. Times are Unix time."""
 
-    at: float
-    """Unix time."""
     job_ids: frozenset[UUID]
+    at: float
+    back: float
+    """When Redis was there to take them again."""
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Demands:
     skew: float = 0.0
     """Seconds by which some workers' clocks must have been ahead, and others' behind."""
     losses: list[Loss] = field(default_factory=list)
-    """Of each some message must have been needed, and the jobs be taken up within RESUMED."""
+    """Of each some message must have been needed, and the jobs be taken up within RESUMED of Redis' return."""
     away: list[tuple[float, float]] = field(default_factory=list)
     """From when to when (Unix time) there was no queue: no job is started, yet all are accepted at the first try, with
     a p99 under ANSWERED."""
@@ -101,12 +102,13 @@ def clock_drifts(effects: Mapping[UUID, Effect], account: Account) -> list[float
 
 
 def taken_up(loss: Loss, account: Account) -> list[float | None]:
-    """For each job that waited for a message that was lost: seconds until it was claimed; None if it never was."""
+    """For each job that waited for a message that was lost: seconds from Redis' return until it was claimed; None if it
+    never was."""
     found: list[float | None] = []
     for job_id in loss.job_ids & account.jobs.keys():
         events = account.events.get(job_id, [])
         before = [event for event in events if event["at"].timestamp() <= loss.at]
-        after = [event["at"].timestamp() - loss.at for event in events[len(before) :] if event["kind"] == "claimed"]
+        after = [event["at"].timestamp() - loss.back for event in events[len(before) :] if event["kind"] == "claimed"]
         if before and before[-1]["status"] == "pending":
             found.append(min(after, default=None))
     return found

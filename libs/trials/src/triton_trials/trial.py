@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any, Final, LiteralString
@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from triton_trials.demands import Demands, Loss, first_claim
+from triton_trials.demands import Demands, first_claim
 from triton_trials.history import COMPLETED, Account, Ending, in_vain, read_effects
 from triton_trials.issuer import token_of
 from triton_trials.platform import Part, Platform
@@ -186,11 +186,6 @@ class Trial:
         """What the case sees for itself; the sentence says what is wrong when it does not hold."""
         if not holds:
             self.violations.append(sentence)
-
-    async def lose(self, messages: Awaitable[frozenset[UUID]]) -> None:
-        """Note the messages that Redis loses by this: each accident of the kind must lose some that are needed."""
-        lost = await messages
-        self.demands.losses.append(Loss(time.time(), lost))
 
     async def until_refused(self) -> int:
         """Wait until a submission is answered 429; its Retry-After. Raises TrialFailed."""

@@ -8,6 +8,7 @@ import time
 from signal import SIGCONT, SIGSTOP
 from typing import Final
 
+from triton_trials.demands import Loss
 from triton_trials.doubling import Doubling
 from triton_trials.load import THREADS, WORKERS, Size, load, others_instead
 from triton_trials.proxy import Proxy
@@ -22,7 +23,8 @@ async def redis_flushed(trial: Trial, size: Size) -> None:
     async with load(trial, max(size.jobs, FILLING), rate=200, slower=2):
         for _ in range(size.times):
             await trial.until_queued(THREADS)
-            await trial.lose(trial.platform.messages.flush())
+            lost, now = await trial.platform.messages.flush(), time.time()
+            trial.demands.losses.append(Loss(lost, at=now, back=now))
 
 
 async def redis_frozen(trial: Trial, size: Size) -> None:
@@ -42,13 +44,14 @@ async def redis_killed(trial: Trial, size: Size) -> None:
     trial.demands.resumes = True
     async with load(trial, max(size.jobs, FILLING), rate=200, slower=8):
         await trial.until_queued(THREADS)
-        await trial.lose(trial.platform.messages.jobs())
+        lost = await trial.platform.messages.jobs()
         trial.platform.redis.kill()
         began = time.time()
         trial.platform.forget_messages()
         await asyncio.sleep(size.seconds)
         trial.demands.away.append((began, time.time()))
         await trial.platform.redis.start()
+        trial.demands.losses.append(Loss(lost, at=began, back=time.time()))
 
 
 async def redis_half_open(trial: Trial, size: Size) -> None:
