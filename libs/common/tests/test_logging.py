@@ -6,7 +6,7 @@ import logging
 import pytest
 from loguru import logger
 
-from triton_common.logging import configure_logging, log_context, log_request
+from triton_common.logging import configure_logging, log_context, log_line
 from triton_common.settings import CommonSettings
 
 
@@ -95,7 +95,7 @@ def test_level_is_heeded(capsys):
 def test_line_of_a_request_is_as_logurus(lines):
     with log_context(request_id="r"):
         logger.bind(status=200, route="/x").info("request served")
-        log_request("INFO", {"status": 200, "route": "/x"})
+        log_line("INFO", "request served", {"status": 200, "route": "/x"})
     logurus, ours = lines()
     assert list(ours) == list(logurus)
     assert ours | {"time": ""} == logurus | {"time": ""}
@@ -106,6 +106,6 @@ def test_line_of_a_request_is_as_logurus(lines):
 @pytest.mark.parametrize("log_format", ["json", "pretty"])
 def test_line_of_a_request_heeds_the_level(capsys, level, seen, log_format):
     configure_logging(CommonSettings(log_level=level, log_format=log_format), service="widget-service")
-    log_request("DEBUG", {"status": 200})
-    log_request("INFO", {"status": 200})
+    log_line("DEBUG", "request served", {"status": 200})
+    log_line("INFO", "request served", {"status": 200})
     assert len(capsys.readouterr().out.splitlines()) == seen

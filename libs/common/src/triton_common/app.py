@@ -31,10 +31,10 @@ from triton_common.errors import (
     problems,
 )
 from triton_common.hot import HotPath, HotRoute, hot_routes
-from triton_common.logging import configure_logging, log_context, log_request
+from triton_common.logging import configure_logging, log_context, log_line
 from triton_common.schemas import DependencyHealth, Health, Problem
 from triton_common.settings import CommonSettings
-from triton_common.telemetry import HTTP_DURATION, HTTP_REQUESTS, configure_tracing, server_span
+from triton_common.telemetry import HTTP_DURATION, HTTP_REQUESTS, configure_tracing, span_below
 
 Check = Callable[[FastAPI], Awaitable[None]]
 """A readiness check: an async function named after the dependency; it raises when that is down."""
@@ -244,7 +244,7 @@ class RequestMiddleware:
         if path.startswith(("/health/", "/metrics")):  # asked every few seconds, by machines
             await self.app(scope, receive, send_with_id)
             return
-        span = server_span(method, traceparent=headers.get(b"traceparent", b"").decode("latin-1"))
+        span = span_below(method, traceparent=headers.get(b"traceparent", b"").decode("latin-1"))
         with log_context(request_id=request_id), trace.use_span(span, end_on_exit=True):
             try:
                 await self.app(scope, receive, send_with_id)
@@ -258,8 +258,9 @@ class RequestMiddleware:
                     span.update_name(f"{method} {route}")
                     span.set_attribute("http.response.status_code", status)
                 # what workers ask all the time is told by their own lines
-                log_request(
+                log_line(
                     "DEBUG" if path.startswith("/internal/") else "INFO",
+                    "request served",
                     {"method": method, "route": route, "status": status, "duration_ms": round(seconds * 1000, 2)},
                 )
 

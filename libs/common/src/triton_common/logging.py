@@ -83,12 +83,12 @@ def configure_logging(settings: CommonSettings, *, service: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def log_request(level: Literal["DEBUG", "INFO"], fields: dict[str, Any]) -> None:
-    """The one line of a request that was served: as loguru's would be, at a sixth of its cost (docs/adr/013)."""
+def log_line(level: Literal["DEBUG", "INFO"], message: str, fields: dict[str, Any]) -> None:
+    """A line that each request or job has: as loguru's would be, at a sixth of its cost (docs/adr/013)."""
     if not _chosen.json:
-        logger.bind(**fields).log(level, "request served")
+        logger.bind(**fields).log(level, message)
     elif _LEVELS[level] >= _chosen.level:
-        line = _json_line(datetime.now(UTC), level, "request served", fields, service=_chosen.service)
+        line = _json_line(datetime.now(UTC), level, message, fields, service=_chosen.service)
         _write(f"{line}\n")
 
 

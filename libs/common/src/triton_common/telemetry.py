@@ -45,12 +45,12 @@ def configure_tracing(*, service: str, version: str) -> None:
     trace.set_tracer_provider(provider)
 
 
-def server_span(name: str, *, traceparent: str) -> Span:
-    """The span of a request being served, below its caller's; to be ended. Where nothing is recorded it has ids alone,
-    which the SDK would take ten times as long to say."""
+def span_below(name: str, *, traceparent: str, kind: SpanKind = SpanKind.SERVER) -> Span:
+    """The span of a request or message that is dealt with, below its sender's; to be ended. Where nothing is recorded it
+    has ids alone, which the SDK would take ten times as long to say."""
     parent = propagate.extract({"traceparent": traceparent}) if traceparent else Context()
     if getattr(trace.get_tracer_provider(), "sampler", None) is not ALWAYS_OFF:
-        return tracer.start_span(name, context=parent, kind=SpanKind.SERVER)
+        return tracer.start_span(name, context=parent, kind=kind)
     caller = trace.get_current_span(parent).get_span_context()
     trace_id = caller.trace_id if caller.is_valid else _ids.generate_trace_id()
     return NonRecordingSpan(SpanContext(trace_id, _ids.generate_span_id(), is_remote=False))

@@ -17,7 +17,7 @@ from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
 from triton_common.client import SyncServiceClient, SyncServiceToken
 from triton_common.errors import AppError, Internal, Unavailable, Unprocessable
-from triton_common.logging import log_context
+from triton_common.logging import log_context, log_line
 from triton_common.schemas import DocumentContent, JobError, JobStatus
 
 Ended = Literal["completed", "failed", "cancelled", "released", "lost", "not_claimed", "not_taken"]
@@ -104,7 +104,7 @@ def run(worker: Worker, job_id: UUID, *, name: str, task_id: str | None) -> Ende
     if attempt is None:
         return "not_claimed"
     with log_context(request_id=attempt.job.request_id, attempt=str(attempt.job.attempt)), attempt:
-        logger.info("job claimed")
+        log_line("INFO", "job claimed", {})
         worker.running.add(attempt)
         if worker.releasing:  # the claim outlasted the grace
             worker.hurry(attempt)
@@ -112,7 +112,7 @@ def run(worker: Worker, job_id: UUID, *, name: str, task_id: str | None) -> Ende
             ended = _run(worker, attempt)
         finally:
             worker.running.discard(attempt)
-        logger.bind(outcome=ended).info("job ended")
+        log_line("INFO", "job ended", {"outcome": ended})
         return ended
 
 

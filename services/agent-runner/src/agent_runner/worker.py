@@ -11,8 +11,7 @@ from typing import Any, Final
 from celery import Task, signals
 from kombu.exceptions import OperationalError
 from loguru import logger
-from opentelemetry import propagate
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, use_span
 from prometheus_client import start_http_server
 
 from agent_runner import runs, value_proposition
@@ -21,7 +20,7 @@ from agent_runner.settings import Settings
 from triton_common.logging import configure_logging, log_context
 from triton_common.messages import Ping, RunJob
 from triton_common.queue.celery import celery_app
-from triton_common.telemetry import configure_tracing, tracer
+from triton_common.telemetry import configure_tracing, span_below
 
 NAME: Final = "agent-runner"
 
@@ -46,10 +45,10 @@ def run_job(self: Task, **message: Any) -> None:
     job is over, or whose worker dies, changes nothing either: the job's row and its lease decide.
     """
     command = RunJob.model_validate(message)
-    parent = propagate.extract({"traceparent": command.traceparent})
+    span = span_below(RunJob.name, traceparent=command.traceparent, kind=SpanKind.CONSUMER)
     with (
         log_context(request_id=command.request_id, job_id=str(command.job_id), task_name=RunJob.name),
-        tracer.start_as_current_span(RunJob.name, context=parent, kind=SpanKind.CONSUMER),
+        use_span(span, end_on_exit=True),
     ):
         ended = runs.run(_started(), command.job_id, name=self.request.hostname or NAME, task_id=self.request.id)
         if ended == "not_taken":

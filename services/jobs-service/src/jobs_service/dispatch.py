@@ -15,7 +15,7 @@ from triton_common.messages import RunJob
 from triton_common.queue.base import QueueUnavailable, TaskQueue
 
 TURN: Final = 1.0  # seconds after which it looks for itself: other processes submit and finish too
-PAUSE: Final = 0.005  # seconds between two turns: what comes meanwhile goes in one statement and one round trip
+PAUSE: Final = 0.01  # seconds between two turns: what comes meanwhile goes in one statement and one round trip
 
 
 class Dispatcher:

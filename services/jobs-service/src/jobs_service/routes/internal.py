@@ -30,7 +30,7 @@ from triton_common.schemas import (
     WorkerAnswers,
     WorkerCalls,
 )
-from triton_common.telemetry import server_span
+from triton_common.telemetry import span_below
 
 
 async def bound_to_no_client(principal: Annotated[Principal, require("jobs:work")]) -> None:
@@ -82,7 +82,7 @@ async def take_calls(
     """Many of the above in one request, each with the answer its own route would give. 200 whatever they are."""
 
     async def answer(call: ClaimCall | ProgressCall | FinishCall) -> WorkerAnswer:
-        span = server_span(call.call, traceparent=call.traceparent)
+        span = span_below(call.call, traceparent=call.traceparent)
         with log_context(request_id=call.request_id), use_span(span, end_on_exit=True):
             try:
                 match call:
