@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
 from jobs_service import listing
-from jobs_service.schemas import JobFilter
+from jobs_service.schemas.jobs import JobFilter
 from jobs_service.statements import connected, fetch
 from triton_common.auth import Principal
 from triton_common.db import Database

@@ -27,7 +27,7 @@ from uuid_utils.compat import uuid7
 from jobs_service import jobs, sweeps
 from jobs_service.backlog import Backlog
 from jobs_service.jobs import JobNotClaimable
-from jobs_service.schemas import JobCreate
+from jobs_service.schemas.jobs import JobCreate
 from jobs_service.settings import JobPolicy, Policies
 from triton_common.auth import Principal
 from triton_common.db import Database

@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from jobs_service import charts
 from jobs_service.models import Document
-from jobs_service.schemas import DocumentPublic, DocumentSummary
+from jobs_service.schemas.documents import DocumentPublic, DocumentSummary
 from triton_common.errors import NotFound
 from triton_common.pages import decode_id_cursor, encode_cursor
 from triton_common.schemas import Page

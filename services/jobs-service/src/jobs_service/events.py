@@ -19,7 +19,7 @@ from sse_starlette import ServerSentEvent
 
 from jobs_service.jobs import FINAL
 from jobs_service.models import JobEvent
-from jobs_service.schemas import JobEventPublic
+from jobs_service.schemas.jobs import JobEventPublic
 from jobs_service.statements import Row, batched, rows
 from triton_common.db import Database
 from triton_common.pages import InvalidCursor, decode_cursor, encode_cursor

@@ -26,7 +26,7 @@ from jobs_service.metrics import (
     JOBS_CREATED,
     JOBS_FAILED,
 )
-from jobs_service.schemas import JobCreate, JobPublic
+from jobs_service.schemas.jobs import JobCreate, JobPublic
 from jobs_service.settings import JobPolicy, Policies
 from jobs_service.statements import Row, as_calls, batched, connected, fetch, row, rows
 from triton_common.auth import Principal

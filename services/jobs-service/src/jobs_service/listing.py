@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from jobs_service.moves import BATCH
-from jobs_service.schemas import JobFilter, JobPublic, JobsChanged, JobSelection
+from jobs_service.schemas.jobs import JobFilter, JobPublic, JobsChanged, JobSelection
 from jobs_service.statements import rows
 from triton_common.auth import Principal
 from triton_common.db import Database

@@ -22,7 +22,7 @@ because its client has enough jobs in flight; or for a worker, its message in th
 
 from typing import Final
 
-from jobs_service.schemas import JobPublic
+from jobs_service.schemas.jobs import JobPublic
 
 BATCH: Final = 500  # rows a sweep locks at once
 ADMISSION_LOCK: Final = 5495021  # stands for nothing; the one of migrations is another

@@ -28,15 +28,8 @@ from jobs_service.catalogue import find as find_in_catalogue
 from jobs_service.jobs import DifferentClients
 from jobs_service.metrics import JOBS_CREATED
 from jobs_service.models import Client, Prospect, Schedule, ValueProposition
-from jobs_service.schemas import (
-    JobCreate,
-    JobPublic,
-    NextRun,
-    ScheduleCreate,
-    ScheduleDetail,
-    SchedulePublic,
-    ScheduleRun,
-)
+from jobs_service.schemas.jobs import JobCreate, JobPublic
+from jobs_service.schemas.schedules import NextRun, ScheduleCreate, ScheduleDetail, SchedulePublic, ScheduleRun
 from jobs_service.settings import Policies
 from jobs_service.statements import LARGEST_BATCH, Row, as_calls, connected, fetch
 from triton_common.auth import Principal

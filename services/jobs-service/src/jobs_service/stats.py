@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from jobs_service.schemas import JobCounts, JobStats, Throughput
+from jobs_service.schemas.jobs import JobCounts, JobStats, Throughput
 from jobs_service.statements import Row, rows
 from triton_common.auth import Principal
 from triton_common.db import Database

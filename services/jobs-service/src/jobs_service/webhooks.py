@@ -19,7 +19,7 @@ from jobs_service import catalogue
 from jobs_service.addresses import Reach, check_url
 from jobs_service.catalogue import ClientArchived
 from jobs_service.models import Client, WebhookDelivery, WebhookEndpoint
-from jobs_service.schemas import WebhookEndpointCreate
+from jobs_service.schemas.webhooks import WebhookEndpointCreate
 from jobs_service.statements import connected, rows
 from triton_common.auth import Principal
 from triton_common.db import Database

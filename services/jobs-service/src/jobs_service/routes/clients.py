@@ -11,7 +11,7 @@ from jobs_service.catalogue import ClientNotFound, StaffOnly
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import Client
 from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, once
-from jobs_service.schemas import ClientCreate, ClientPublic, ClientUpdate
+from jobs_service.schemas.catalogue import ClientCreate, ClientPublic, ClientUpdate
 from triton_common.auth import InsufficientScope, Principal, require
 from triton_common.db import SessionDep, newest
 from triton_common.errors import problems

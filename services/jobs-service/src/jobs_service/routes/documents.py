@@ -10,7 +10,7 @@ from jobs_service import documents
 from jobs_service.documents import DocumentNotFound
 from jobs_service.models import Document
 from jobs_service.routes.state import ERRORS, accepted, once
-from jobs_service.schemas import DocumentPublic, DocumentSummary
+from jobs_service.schemas.documents import DocumentPublic, DocumentSummary
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep
 from triton_common.errors import problems

@@ -27,7 +27,7 @@ from jobs_service.jobs import (
     QueueFull,
 )
 from jobs_service.routes.state import ERRORS, BacklogDep, FollowerDep, IdempotencyKeyHeader, SettingsDep, accepted, once
-from jobs_service.schemas import (
+from jobs_service.schemas.jobs import (
     JobCreate,
     JobEventPublic,
     JobPublic,

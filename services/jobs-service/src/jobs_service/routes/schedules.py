@@ -18,14 +18,8 @@ from jobs_service.jobs import DifferentClients, QueueFull
 from jobs_service.models import Schedule
 from jobs_service.routes.state import ERRORS, BacklogDep, IdempotencyKeyHeader, SettingsDep, once
 from jobs_service.schedules import ScheduleInvalid, ScheduleNotFound, TooManySchedules
-from jobs_service.schemas import (
-    JobPublic,
-    ScheduleCreate,
-    ScheduleDetail,
-    SchedulePublic,
-    ScheduleQuery,
-    ScheduleUpdate,
-)
+from jobs_service.schemas.jobs import JobPublic
+from jobs_service.schemas.schedules import ScheduleCreate, ScheduleDetail, SchedulePublic, ScheduleQuery, ScheduleUpdate
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep, SessionDep, newest
 from triton_common.errors import ProspectNotFound, problems

@@ -11,7 +11,7 @@ from jobs_service.catalogue import ClientArchived, ClientNotFound, ValueProposit
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import ValueProposition
 from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, once
-from jobs_service.schemas import ValuePropositionCreate, ValuePropositionPublic, ValuePropositionUpdate
+from jobs_service.schemas.catalogue import ValuePropositionCreate, ValuePropositionPublic, ValuePropositionUpdate
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep, newest
 from triton_common.errors import problems

@@ -12,7 +12,7 @@ from jobs_service.catalogue import ClientArchived, ClientNotFound
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import WebhookDelivery, WebhookEndpoint
 from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, SettingsDep, once
-from jobs_service.schemas import (
+from jobs_service.schemas.webhooks import (
     WebhookDeliveryPublic,
     WebhookDeliveryQuery,
     WebhookEndpointCreate,
