@@ -46,7 +46,7 @@ def configure_tracing(*, service: str, version: str) -> None:
 
 
 def span_below(name: str, *, traceparent: str, kind: SpanKind = SpanKind.SERVER) -> Span:
-    """The span of a request or message that is dealt with, below its sender's; to be ended. Where nothing is recorded it
+    """The span of a request or message being dealt with, below its sender's; to be ended. Where nothing is recorded it
     has ids alone, which the SDK would take ten times as long to say."""
     parent = propagate.extract({"traceparent": traceparent}) if traceparent else Context()
     if getattr(trace.get_tracer_provider(), "sampler", None) is not ALWAYS_OFF:
