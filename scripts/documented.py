@@ -19,8 +19,8 @@ from triton_common.errors import error_classes
 from triton_common.settings import CommonSettings
 
 PACKAGES = ("triton_common", "auth_service", "jobs_service", "analytics_service", "agent_runner", "console")
-# for other programs than ours: compose and the clients take them from the same file
-FOREIGN = re.compile(r"^(AWS_|OTEL_|TRITON_CONSOLE_URL$)")
+# for other programs than ours: the gateway, compose and the clients take them from the same file
+FOREIGN = re.compile(r"^(AWS_|OTEL_|TRITON_CONSOLE_URL$|TRITON_ANSWER_TIMEOUT$)")
 
 
 def import_all(package: str) -> None:

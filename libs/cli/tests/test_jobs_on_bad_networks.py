@@ -27,6 +27,7 @@ from triton_common.testing import free_port
 JOB = "01a20496-da65-731f-bb3d-0d5fc2137ef4"
 OTHER = "01a20496-da65-731f-bb3d-0d5fc2137ef5"
 HOSTILE = "01a20496-da65-731f-bb3d-0d5fc2137ef6"
+UNROUTED = Response("404 page not found\n", status_code=404, media_type="text/plain")  # of a gateway that starts
 STATES = ["pending", "processing", "completed", "failed", "cancelled"]
 
 
@@ -115,7 +116,7 @@ class Platform:
             self.keys.append(idempotency_key)
             self.bodies.append(body)
             if len(self.keys) <= self.lost_answers:
-                return Response("Bad Gateway", status_code=502)
+                return Response("Bad Gateway", status_code=502) if len(self.keys) % 2 else UNROUTED
             if body.get("priority") == "low":
                 return _problem(429, "queue_full", "There are 10000 pending jobs.", {"Retry-After": "7"})
             if body.get("time_limit_seconds") == 10:
@@ -157,7 +158,7 @@ class Platform:
             if self.token_ends and authorization == "Bearer token-1":
                 return _problem(401, "token_expired", "The token has expired.")
             if self.refusals and (refusal := self.refusals.pop(0)):
-                return _problem(refusal, "service_unreachable", "Try again.")
+                return UNROUTED if refusal == 404 else _problem(refusal, "service_unreachable", "Try again.")
             return self.job()
 
     def _events(self) -> None:
@@ -277,7 +278,7 @@ def test_passing_refusals_end_the_asking_only_in_a_row(platform, triton_jobs, mo
     assert "it may still end well. The last answer: GET" in refused.stderr
 
 
-@pytest.mark.parametrize("refusals", [[502], [503, 503], [504]])
+@pytest.mark.parametrize("refusals", [[502], [503, 503], [504], [404, 404]])
 def test_a_passing_refusal_at_the_end_is_not_the_end(platform, triton_jobs, refusals):
     platform.refusals = refusals
     answer = triton_jobs("watch", JOB, "--json")

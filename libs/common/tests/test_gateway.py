@@ -9,6 +9,7 @@ from triton_common.settings import CommonSettings
     ("status", "code", "retry_after"),
     [
         (404, "not_found", None),
+        (405, "not_allowed", None),
         (413, "content_too_large", None),
         (418, "not_found", None),
         (429, "too_many_requests", "2"),
@@ -21,6 +22,7 @@ async def test_the_gateways_errors_have_the_shape_of_all_errors(running, status,
         answer = await http.get(f"/errors/{status}", headers={"X-Request-ID": "request-0001"})
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.headers.get("Retry-After") == retry_after
+    assert ("Allow" in answer.headers) == (status == 405)
     problem = answer.json()
     assert problem["code"] == code
     assert problem["request_id"] == "request-0001"

@@ -1,13 +1,16 @@
 """The real Traefik with the files of infra/traefik, a real console, and backends that answer what they were asked."""
 
+import asyncio
 import gzip
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sysconfig
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +77,15 @@ def echo(name: str, backends: Backends) -> FastAPI:
     async def broken() -> JSONResponse:
         return JSONResponse({"code": "own_words"}, status_code=503, media_type="application/problem+json")
 
+    @app.post("/api/v1/analytics/prospects/{prospect_id}/claims")
+    async def checks(request: Request) -> JSONResponse:
+        received = 0
+        async for chunk in request.stream():
+            received += len(chunk)
+            backends.first_chunk.set()
+        assert await asyncio.to_thread(backends.go_on.wait, 10)
+        return JSONResponse({"bytes": received})
+
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def anything(request: Request) -> JSONResponse:
         backends.asked.append(request.url.path)
@@ -101,7 +113,7 @@ def backends() -> Backends:
 
 
 @contextmanager
-def running_gateway(folder: Path, urls: dict[str, str], *, ready: int = 200) -> Iterator[Gateway]:
+def running_gateway(folder: Path, urls: dict[str, str], *, ready: int = 200, **settings: str) -> Iterator[Gateway]:
     """Traefik over these services, once GET / answers `ready`."""
     address, internal = (f"127.0.0.1:{free_port()}" for _ in range(2))
     environment = static_environment() | {
@@ -109,7 +121,7 @@ def running_gateway(folder: Path, urls: dict[str, str], *, ready: int = 200) -> 
         "TRAEFIK_ENTRYPOINTS_INTERNAL_ADDRESS": internal,
         "TRAEFIK_PROVIDERS_FILE_FILENAME": str(FILES / "dynamic.yml"),
     }
-    environment |= {f"TRITON_{name.upper()}_URL": url for name, url in urls.items()}
+    environment |= {f"TRITON_{name.upper()}_URL": url for name, url in urls.items()} | settings
     gateway = Gateway(f"http://{address}", f"http://{internal}", folder / "traefik.log")
     with gateway.log.open("wb") as output:
         process = subprocess.Popen(
@@ -245,6 +257,44 @@ def test_without_console_auth_service_has_the_words(serving, tmp_path):
         assert_problem(httpx2.post(f"{gateway.url}/api/v1/jobs", json={}), 503, "service_unreachable")
 
 
+def test_a_service_that_stands_still_is_a_503_and_long_answers_are_let_be(serving, backends, tmp_path):
+    backends.first_chunk.clear()
+    backends.go_on.clear()
+    words_of = create_app(CommonSettings(), name="console", version="1", description="", routers=[words.router])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as frozen,  # the kernel takes connections, nobody reads them
+        serving(words_of) as console,
+        serving(echo("jobs", backends)) as jobs,
+        serving(echo("analytics", backends)) as analytics,
+        ThreadPoolExecutor() as threads,
+    ):
+        urls = {"console": console, "jobs": jobs, "analytics": analytics}
+        urls |= {name: f"http://127.0.0.1:{frozen.getsockname()[1]}" for name in ("auth", "agents")}
+        with (
+            running_gateway(tmp_path, urls, ready=404, TRITON_ANSWER_TIMEOUT="300ms") as gateway,
+            httpx2.stream("GET", f"{gateway.url}/api/v1/jobs/1/events") as events,
+        ):
+            lines = events.iter_lines()
+            assert next(lines) == "id: 1"
+            upload = threads.submit(httpx2.post, f"{gateway.url}/api/v1/analytics/prospects/1/claims", content=b"x")
+            assert backends.first_chunk.wait(10)
+            for path in ("agents", "auth/me", "agents"):  # three times as long as anybody else may take
+                assert_problem(httpx2.get(f"{gateway.url}/api/v1/{path}"), 503, "service_unreachable")
+            assert not upload.done()
+            backends.go_on.set()
+            assert upload.result(10).json() == {"bytes": 1}
+            assert "data: second" in list(lines)
+
+
+def test_what_is_no_method_is_a_405(gateway, backends):
+    backends.asked.clear()
+    for method in ("FOO", "TRACE"):
+        answer = httpx2.request(method, f"{gateway.url}/api/v1/jobs")
+        assert_problem(answer, 405, "not_allowed")
+        assert answer.headers["Allow"] == words.METHODS
+    assert not backends.asked
+
+
 def test_a_services_own_503_passes_untouched(web):
     answer = web.get("/api/v1/documents/broken")
     assert answer.status_code == 503
@@ -271,6 +321,7 @@ def test_a_body_below_10_mb_passes_and_the_service_decides(web):
 
 def test_an_upload_of_50_mb_streams_to_analytics(web, backends):
     backends.first_chunk.clear()
+    backends.go_on.set()
 
     def body() -> Iterator[bytes]:
         yield bytes(1_000_000)

@@ -51,9 +51,10 @@ class Refused(CommandFailed):
             problem = Problem.model_validate_json(response.content)
         except ValueError:
             problem = Problem(type="", title="", status=self.status, code="", message="No reason was given.")
-        self.passing = self.status >= 500  # or so one hopes: a part that starts again
         # whoever answers may be no platform of ours, and wants something of the terminal
         self.code, self.request_id, self.message = map(clean, (problem.code, problem.request_id, problem.message))
+        self.unrouted = self.status == httpx2.codes.NOT_FOUND and not self.code  # a gateway that has no routes yet
+        self.passing = self.status >= 500 or self.unrouted  # or so one hopes: a part that starts again
         told = ", ".join(filter(None, (self.code, self.request_id and f"request {self.request_id}")))
         text = f"{request.method} {request.url.path} answered {self.status}: {self.message}"
         if told:
@@ -220,7 +221,7 @@ async def submit_once(api: Api, body: Json, *, key: str) -> Json:
                 raise
             lost: CommandFailed = error
         except Refused as error:
-            if error.status not in LOST and error.code != "idempotency_key_in_use":
+            if not (error.status in LOST or error.unrouted or error.code == "idempotency_key_in_use"):
                 raise
             lost = error
         else:

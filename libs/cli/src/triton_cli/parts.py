@@ -135,6 +135,7 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
             command=[traefik_program()],
             ready=answers(f"http://127.0.0.1:{port + 8}/ping", f"http://127.0.0.1:{port}/"),
             environment=urls
+            | {name: value for name, value in os.environ.items() if name == "TRITON_ANSWER_TIMEOUT"}
             | gateway_settings()
             | {
                 "TRAEFIK_ENTRYPOINTS_WEB_ADDRESS": f"127.0.0.1:{port}",

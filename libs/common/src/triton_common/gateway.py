@@ -4,14 +4,16 @@ Traefik has no words of its own: for what it answers itself it asks console for 
 while console is down. The gateway shows this path to nobody.
 """
 
+from http import HTTPStatus
 from typing import Final
 
 from fastapi import APIRouter, Response
 
 from triton_common.client import ServiceUnreachable
-from triton_common.errors import AppError, ContentTooLarge, NotFound, TooManyRequests, problem_response
+from triton_common.errors import AppError, ContentTooLarge, NotAllowed, NotFound, TooManyRequests, problem_response
 
 LOGIN_PAUSE: Final = 2  # seconds until the gateway admits one more login of an address (infra/traefik/dynamic.yml)
+METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what it passes on to services (same)
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,12 +21,17 @@ router = APIRouter(include_in_schema=False)
 @router.get("/errors/{status}")
 async def gateway_error(status: int) -> Response:
     """The answer of this status, as a problem."""
-    return problem_response(gateway_problem(status))
+    answer = problem_response(gateway_problem(status))
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        answer.headers["Allow"] = METHODS
+    return answer
 
 
 def gateway_problem(status: int) -> AppError:
     """What the gateway has to say when it is not a service that answers."""
     match status:
+        case 405:
+            return NotAllowed(f"No path has this method. Those there are: {METHODS}.")
         case 413:
             return ContentTooLarge("Bodies of 10 MB and more are taken under /api/v1/analytics alone.")
         case 429:
