@@ -27,6 +27,7 @@ pytest_plugins = ["triton_common.testing"]
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 LEASE = 4  # seconds; half a minute by default
+ANSWER_TIMEOUT = "10s"  # half a minute by default
 WAIT = 90.0  # seconds a job may take through an accident
 
 
@@ -114,7 +115,8 @@ class Platform:
         return subprocess.run(
             ["uv", "run", "--frozen", "triton", *arguments],
             cwd=CHECKOUT,
-            env=kept | {"JOBS_LEASE": f"PT{LEASE}S", "TRITON_STATE": str(self.state)},
+            env=kept
+            | {"JOBS_LEASE": f"PT{LEASE}S", "TRITON_ANSWER_TIMEOUT": ANSWER_TIMEOUT, "TRITON_STATE": str(self.state)},
             capture_output=True,
             text=True,
             check=False,

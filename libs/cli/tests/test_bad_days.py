@@ -63,6 +63,12 @@ def test_worker_killed_in_the_middle_of_a_job(platform):
     assert platform.completes(job_id)["attempt"] == 2
 
 
+def test_a_service_that_stands_still_is_told_of(platform):
+    with platform.frozen("jobs"):
+        answer = platform.http.get("/jobs", params={"limit": 1})
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unreachable")
+
+
 def test_redis_gone_at_submit(platform):
     os.kill(platform.pid("redis"), signal.SIGKILL)
     platform.completes(platform.submit())

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -352,15 +353,78 @@ def test_doctor_finds_what_blocks_a_start(tmp_path, monkeypatch, port):
     assert not (tmp_path / "state").exists()
 
 
+def test_doctor_tells_what_is_short(tmp_path, monkeypatch):
+    monkeypatch.setattr("triton_cli.doctor.FREE_DISK", 10**18)
+    monkeypatch.setattr("triton_cli.doctor.FREE_MEMORY", 10**18)
+    monkeypatch.setattr("triton_cli.doctor.SERVICES", ("no_such_service",))
+    monkeypatch.setattr("triton_cli.doctor.CHECKOUT", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    found = {finding["name"]: finding for finding in doctor(tmp_path)}
+    assert [found[name]["verdict"] for name in ("state", "memory")] == ["warning", "warning"]
+    assert [found[name]["verdict"] for name in ("services", "checkout", "traefik")] == 3 * ["blocked"]
+    assert found["services"]["message"].startswith("no_such_service not installed")
+    assert "run `uv sync`" in found["traefik"]["message"]
+    assert found["ports"]["message"].startswith("not looked at: Traefik is not installed")
+
+
+def test_doctor_tells_a_program_that_does_not_run(tmp_path, monkeypatch):
+    broken = tmp_path / "traefik"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    found = {finding["name"]: finding for finding in doctor(tmp_path)}
+    assert found["traefik"]["verdict"] == "blocked"
+    assert found["traefik"]["message"].startswith("it does not run: ")
+
+
+def test_doctor_knows_its_own_stack_from_others(tmp_path, port):
+    state = State(tmp_path / "state")
+    with socket.create_server(("127.0.0.1", int(port) + 2)), state.locked():
+        [taken] = [finding for finding in doctor(state.folder, "--port", port) if finding["name"] == "ports"]
+        assert taken["verdict"] == "blocked"
+        assert f"{int(port) + 2}, which jobs needs, is used by " in taken["message"]
+        state.publish({"port": int(port), "pid": os.getpid()})
+        [own] = [finding for finding in doctor(state.folder, "--port", port) if finding["name"] == "ports"]
+        assert own["verdict"] == "ok"
+        assert f"process {os.getpid()}" in own["message"]
+
+
 @pytest.mark.parametrize(
-    ("model", "verdict"),
-    [("offline:template", "ok"), ("openai-like:llama", "warning"), ("gpt", "blocked")],
+    ("model", "verdict", "known"),
+    [
+        ("offline:template", "ok", {}),
+        ("openai-like:llama", "warning", {}),
+        ("openai-like:llama", "ok", {"AGENT_OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}),
+        ("bedrock:some.model", "blocked", {}),
+        ("bedrock:some.model", "warning", {"AWS_REGION": "eu-central-1"}),
+        ("bedrock:some.model", "ok", {"AWS_REGION": "eu-central-1", "AWS_PROFILE": "work"}),
+        ("gpt", "blocked", {}),
+    ],
 )
-def test_doctor_judges_the_model(tmp_path, monkeypatch, model, verdict):
-    monkeypatch.setenv("AGENT_MODEL", model)
-    monkeypatch.delenv("AGENT_OPENAI_BASE_URL", raising=False)
-    answer = CliRunner().invoke(app, ["doctor", "--json", "--state", str(tmp_path)])
-    assert {f["name"]: f["verdict"] for f in json.loads(answer.stdout)["findings"]}["model"] == verdict
+def test_doctor_judges_the_model(tmp_path, monkeypatch, model, verdict, known):
+    names = ("AGENT_OPENAI_BASE_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"AGENT_MODEL": model, **known}.items():
+        monkeypatch.setenv(name, value)
+    assert {finding["name"]: finding["verdict"] for finding in doctor(tmp_path)}["model"] == verdict
+
+
+def doctor(state: Path, *options: str) -> list[dict[str, str]]:
+    answer = CliRunner().invoke(app, ["doctor", "--json", "--state", str(state), *options])
+    findings: list[dict[str, str]] = json.loads(answer.stdout)["findings"]
+    return findings
+
+
+def test_logs_without_a_name_names_them(tmp_path):
+    state = State(tmp_path / "state")
+    state.prepare()
+    state.log("redis").write_text("ready\n")
+    assert CliRunner().invoke(app, ["logs", "--state", str(state.folder)]).stdout.split() == ["redis"]
+    unknown = CliRunner().invoke(app, ["logs", "nobody", "--state", str(state.folder)])
+    assert unknown.exit_code == 1
+    assert "There is no log of nobody. There are: redis." in unknown.stderr
 
 
 @pytest.mark.parametrize("command", ["", "up", "down", "status", "logs", "reset", "doctor", "demo", "sample", "jobs"])

@@ -6,11 +6,14 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
+from triton_cli.board import Board
 from triton_cli.stack import Part, PartFailed, Phase, PortInUse, Stack, Status, check_ports
 from triton_common.testing import free_port
 
@@ -184,3 +187,21 @@ def test_signals_that_end_parts_are_named():
 
     assert _how(-signal.SIGSEGV) == "by SIGSEGV"
     assert _how(2) == "with exit code 2"
+
+
+def test_a_board_is_a_live_table_on_a_terminal_and_a_line_a_change_elsewhere():
+    for terminal in (True, False):
+        said = StringIO()
+        board = Board(Console(file=said, force_terminal=terminal, width=80, color_system=None), ["redis", "gateway"])
+        with board:
+            board.report("redis", Status(phase=Phase.STARTING))
+            board.report("redis", Status(phase=Phase.READY, took=1.25))
+            board.report("gateway", Status(phase=Phase.RESTARTING, reason="it ended by SIGKILL"))
+            board.tick()
+        board.report("gateway", Status(phase=Phase.STOPPED))  # nobody looks at a stop part by part
+        lines = [" ".join(line.split()) for line in said.getvalue().splitlines()]
+        if terminal:  # drawn anew at each change: what follows moves the cursor first
+            for shown in ("· gateway waiting", "✔ redis ready in 1.2 s", "↻ gateway restarting: it ended by SIGKILL"):
+                assert any(line.endswith(shown) for line in lines), shown
+        else:
+            assert lines == ["redis: starting", "redis: ready in 1.2 s", "gateway: restarting: it ended by SIGKILL"]
