@@ -10,7 +10,7 @@ import pytest
 from loguru import logger
 from uuid_utils.compat import uuid7
 
-from jobs_service import cron, schedules
+from jobs_service import cron, firing, schedules
 from jobs_service.backlog import Backlog
 from jobs_service.main import build
 from jobs_service.settings import Policies
@@ -61,7 +61,7 @@ async def jobs_of(api, schedule):
 @pytest.fixture
 def fire(api, app):
     async def turn():
-        await schedules.fire(app.state.database, app.state.backlog, policies=Policies())
+        await firing.fire(app.state.database, app.state.backlog, policies=Policies())
 
     return turn
 
@@ -398,18 +398,18 @@ async def test_what_is_due_fires_by_itself(api):
 
 
 async def test_what_is_due_fires_though_a_turn_failed(api, app, monkeypatch):
-    real, failures = schedules.fire, [DatabaseUnavailable(), OSError("a bug")]
+    real, failures = firing.fire, [DatabaseUnavailable(), OSError("a bug")]
 
     async def fails_twice(*args, **options):
         if failures:
             raise failures.pop()
         await real(*args, **options)
 
-    monkeypatch.setattr(schedules, "fire", fails_twice)
+    monkeypatch.setattr(firing, "fire", fails_twice)
     made = await scheduled(api)
     make_due(api, made)
     interval = timedelta(milliseconds=1)
-    turns = schedules.keep_firing(app.state.database, app.state.backlog, interval=interval, policies=Policies())
+    turns = firing.keep_firing(app.state.database, app.state.backlog, interval=interval, policies=Policies())
     task = asyncio.create_task(turns)
     try:
         assert len(await until(lambda: jobs_of(api, made))) == 1
@@ -462,10 +462,7 @@ async def test_several_schedulers_fire_once(api, app, postgres_url):
     async with Database.connect(postgres_url) as other:
         backlog = Backlog(limit=10_000)
         fired = await asyncio.gather(
-            *(
-                schedules.fire_batch(database, backlog, policies=Policies())
-                for database in (app.state.database, other) * 4
-            )
+            *(firing.fire_batch(database, backlog, policies=Policies()) for database in (app.state.database, other) * 4)
         )
     assert sum(fired) == 6
     for schedule in made:
@@ -476,14 +473,14 @@ def dying_scheduler(database_url):
     """A process that fires, and stops between the insert and the commit: there a trigger waits for a lock of ours."""
     script = f"""
 import asyncio
-from jobs_service import schedules
+from jobs_service import firing
 from jobs_service.backlog import Backlog
 from jobs_service.settings import Policies
 from triton_common.db import Database
 
 async def main():
     async with Database.connect({database_url!r}) as database:
-        await schedules.fire_batch(database, Backlog(limit=100), policies=Policies())
+        await firing.fire_batch(database, Backlog(limit=100), policies=Policies())
 
 asyncio.run(main())
 """
@@ -622,7 +619,7 @@ async def test_a_client_with_a_full_queue_misses_the_run(api, app):
     make_due(api, made)
     full = Backlog(limit=1)
     full.added(api.sql("SELECT client_id FROM schedules")[0]["client_id"])
-    assert await schedules.fire_batch(app.state.database, full, policies=Policies()) == 1
+    assert await firing.fire_batch(app.state.database, full, policies=Policies()) == 1
     known = await read(api, made)
     assert (known["last_error"]["code"], known["next_run_at"]) == ("queue_full", made["next_run_at"])
     assert await jobs_of(api, made) == []
@@ -750,15 +747,15 @@ def due(api):
 async def test_many_due_schedules_are_drained_those_that_wait_longest_first_and_none_twice(api, app, fire):
     made = await scheduled(api)
     make_due(api, made)
-    multiply(api, 2 * schedules.BATCH)
+    multiply(api, 2 * firing.BATCH)
     make_due(api, made, ago="1 day")
-    assert await schedules.fire_batch(app.state.database, app.state.backlog, policies=Policies()) == schedules.BATCH
+    assert await firing.fire_batch(app.state.database, app.state.backlog, policies=Policies()) == firing.BATCH
     assert (await read(api, made))["last_job_id"] is not None
-    assert due(api) == schedules.BATCH + 1
+    assert due(api) == firing.BATCH + 1
     await fire()
     assert due(api) == 0
     [total] = api.sql("SELECT count(*) AS jobs, count(DISTINCT schedule_id) AS schedules FROM generation_jobs")
-    assert (total["jobs"], total["schedules"]) == (2 * schedules.BATCH + 1, 2 * schedules.BATCH + 1)
+    assert (total["jobs"], total["schedules"]) == (2 * firing.BATCH + 1, 2 * firing.BATCH + 1)
 
 
 async def test_what_was_missed_comes_in_small_statements_and_short_transactions(api, app, fire):
@@ -771,8 +768,8 @@ async def test_what_was_missed_comes_in_small_statements_and_short_transactions(
         $$ BEGIN INSERT INTO inserts SELECT count(*) FROM added; RETURN NULL; END $$""")
     api.sql("""CREATE TRIGGER note AFTER INSERT ON generation_jobs REFERENCING NEW TABLE AS added
         FOR EACH STATEMENT EXECUTE FUNCTION note()""")
-    assert await schedules.fire_batch(app.state.database, app.state.backlog, policies=Policies()) == 10
-    assert api.sql("SELECT count(*) AS jobs FROM generation_jobs")[0]["jobs"] == schedules.MOST_JOBS
+    assert await firing.fire_batch(app.state.database, app.state.backlog, policies=Policies()) == 10
+    assert api.sql("SELECT count(*) AS jobs FROM generation_jobs")[0]["jobs"] == firing.MOST_JOBS
     assert due(api) == 2, "they are next"
     await fire()
     assert due(api) == 0

@@ -7,8 +7,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from jobs_service import schedules as firing
-from jobs_service import sweeps
+from jobs_service import firing, sweeps
 from jobs_service.addresses import Reach
 from jobs_service.backlog import Backlog
 from jobs_service.deliveries import Sender
