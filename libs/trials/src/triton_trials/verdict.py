@@ -51,7 +51,7 @@ def judge(trial: Trial) -> Verdict:
         if one.job_id is not None and any(start <= one.sent <= end for start, end in trial.accidents)
     ]
     verdict.slowest = p99(during) if during else None
-    verdict.note = "; ".join(filter(None, [trial.note, _lost(trial, account)]))
+    verdict.note = "; ".join(filter(None, [trial.note, _messages_lost(trial, account), _leases_lost(account)]))
     verdict.violations = [
         *trial.violations,
         *history.violations(accepted, effects, account, ends={one.client_id: one.ends for one in trial.clients}),
@@ -80,9 +80,15 @@ def retaken(account: Account) -> float | None:
     return longest
 
 
-def _lost(trial: Trial, account: Account) -> str:
+def _messages_lost(trial: Trial, account: Account) -> str:
     """How many messages were lost that somebody waited for, and how long until the jobs were claimed all the same."""
     waits = [wait for loss in trial.demands.losses for wait in taken_up(loss, account)]
     if not waits:
         return ""
     return f"{len(waits)} messages lost, their jobs claimed within {max(wait or 0.0 for wait in waits):.1f} s"
+
+
+def _leases_lost(account: Account) -> str:
+    """How often a worker was given up: as often as a case says, or on a busy machine now and then."""
+    lost = sum(event["kind"] == "lease_lost" for events in account.events.values() for event in events)
+    return f"{lost} leases lost" if lost else ""
