@@ -199,6 +199,12 @@ def settings(postgres_url: str) -> Settings:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for seconds for a Postgres that is away. To be asked for before `api`."""
+    monkeypatch.setattr("triton_common.db.POOL_TIMEOUT", 0.5)
+
+
+@pytest.fixture
 def app(settings: Settings) -> FastAPI:
     return build(settings)
 

@@ -72,7 +72,7 @@ async def test_a_call_whose_request_is_gone_leaves_the_others(api, app):
     assert isinstance(done[2], asyncio.CancelledError)
 
 
-async def test_without_a_database_every_call_hears_of_it(api, app, postgres_server):
+async def test_without_a_database_every_call_hears_of_it(impatient, api, app, postgres_server):
     job = await api.job()
     postgres_server.stop()
     try:

@@ -16,7 +16,7 @@ from jobs_service.main import build
 from triton_common.testing import free_port
 
 
-async def test_the_service_recovers_when_postgres_restarts(api, postgres_server):
+async def test_the_service_recovers_when_postgres_restarts(impatient, api, postgres_server):
     job, other = await api.job(), await api.job()
     await asyncio.gather(*(api.read(job) for _ in range(20)))  # so that the pool holds several connections
     postgres_server.stop()
