@@ -98,8 +98,9 @@ class Account:
 
     @classmethod
     def read(cls, database_url: str, clients: Sequence[UUID]) -> Self:
-        """As Postgres has it."""
+        """As Postgres has it, all of one moment."""
         with psycopg.connect(database_url, row_factory=dict_row) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             jobs = connection.execute(
                 "SELECT id, client_id, status, attempt, document_id, finished_at, error ->> 'code' AS error"
                 " FROM generation_jobs WHERE client_id = ANY (%s)",

@@ -3,8 +3,11 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from math import inf
+from operator import gt
 from random import Random
 from typing import Any, Final, LiteralString
 from uuid import UUID, uuid4
@@ -189,60 +192,74 @@ class Trial:
 
     async def until_refused(self) -> int:
         """Wait until a submission is answered 429; its Retry-After. Raises TrialFailed."""
-        deadline = time.monotonic() + PATIENCE
-        while not (told := [seconds for one in self.submissions for seconds in one.retry_after]):
-            if time.monotonic() > deadline:
-                raise TrialFailed(f"no submission was answered 429 within {PATIENCE:.0f} s")
-            await asyncio.sleep(GLANCE)
-        return told[0]
+
+        async def refusals() -> int:
+            return sum(len(one.retry_after) for one in self.submissions)
+
+        await self._until(refusals, lambda there: there > 0, "submissions were answered 429")
+        return next(seconds for one in self.submissions for seconds in one.retry_after)
 
     async def until_working(self, worker: Part | None = None, *, jobs: int = 1) -> None:
         """Wait until so many jobs are at work that were claimed from now on, by that worker if one is given; what a
         dead one still holds is no work. Raises TrialFailed."""
-        await self._until(lambda there: there >= jobs, TAKEN, time.time(), f"{worker.name if worker else '%'}@%")
+        look = partial(self._count, TAKEN, time.time(), f"{worker.name if worker else '%'}@%")
+        await self._until(look, lambda there: there >= jobs, f"jobs are at work, of {jobs} that are waited for")
 
-    async def until_queued(self, messages: int) -> None:
-        """Wait until at least so many messages wait in Redis for a worker. Raises TrialFailed."""
-        deadline = time.monotonic() + PATIENCE
-        while (there := await self.platform.messages.waiting()) < messages:
-            if time.monotonic() > deadline:
-                raise TrialFailed(f"there are {there} messages in Redis, and never were {messages}")
-            await asyncio.sleep(GLANCE)
+    async def until_queued(self, jobs: int) -> None:
+        """Wait until the messages of so many pending jobs are in Redis, where there are also some of jobs that another
+        message has started. Raises TrialFailed."""
+
+        async def needed() -> int | None:
+            ids = await self.platform.messages.jobs()
+            return await self._count("status = 'pending' AND id = ANY (%s)", list(ids))
+
+        await self._until(needed, lambda there: there >= jobs, f"jobs have their message in Redis, not {jobs}")
 
     async def until_consumed(self) -> None:
         """Wait until Redis holds no message any more. Raises TrialFailed."""
-        deadline = time.monotonic() + PATIENCE
-        while there := await self.platform.messages.waiting():
-            if time.monotonic() > deadline:
-                raise TrialFailed(f"{there} messages stay in Redis")
-            await asyncio.sleep(GLANCE)
+        await self._until(self.platform.messages.waiting, lambda there: there == 0, "messages stay in Redis")
 
     async def until_lost(self, worker: Part) -> None:
         """Wait until the worker has no job any more: all were given to others. Raises TrialFailed."""
-        await self._until(lambda there: there == 0, HELD, f"{worker.name}@%")
+        look = partial(self._count, HELD, f"{worker.name}@%")
+        await self._until(look, lambda there: there == 0, f"jobs are still held by {worker.name}")
 
     async def until_retaken(self, jobs: int) -> None:
         """Wait until so many jobs are in a later attempt than their first. Raises TrialFailed."""
-        await self._until(lambda there: there >= jobs, "status = 'processing' AND attempt > 1")
+        look = partial(self._count, "status = 'processing' AND attempt > 1")
+        await self._until(look, lambda there: there >= jobs, f"jobs are in a later attempt, not {jobs}")
 
     async def until_answered(self) -> None:
-        """Wait a while until each attempt that lost its lease has made its document after all. Whether is judged."""
-        deadline = time.monotonic() + LATE
-        while time.monotonic() < deadline:
+        """Wait until each attempt that lost its lease has made its document after all. Whether is judged."""
+
+        async def unanswered() -> int:
             account = await self.account()
-            lost = sum(event["kind"] == "lease_lost" for events in account.events.values() for event in events)
-            if in_vain(read_effects(self.platform.effects), account) >= lost:
-                return
-            await asyncio.sleep(GLANCE)
+            lost: int = sum(event["kind"] == "lease_lost" for events in account.events.values() for event in events)
+            return lost - in_vain(read_effects(self.platform.effects), account)
+
+        with suppress(TrialFailed):
+            await self._until(unanswered, lambda there: there <= 0, "late answers", patience=LATE)
 
     async def until_over(self) -> None:
-        """Wait until the case's jobs are over. Whether they are is judged."""
+        """Wait until the case's jobs are over, or none of them ends any more. Whether they are is judged."""
+        left = inf
         with suppress(TrialFailed):
-            await self._until(lambda there: there == 0, LIVE)
+            while left > 0:
+                await asyncio.sleep(GLANCE)
+                left = await self._until(partial(self._count, LIVE), partial(gt, left), "jobs do not end")
 
-    async def _until(self, holds: Callable[[int], bool], condition: LiteralString, *parameters: object) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while (there := await self._count(condition, *parameters)) is None or not holds(there):
+    async def _until(
+        self,
+        look: Callable[[], Awaitable[int | None]],
+        holds: Callable[[int], bool],
+        what: str,
+        *,
+        patience: float = PATIENCE,
+    ) -> int:
+        """Look until it holds; what was seen then. Raises TrialFailed."""
+        deadline = time.monotonic() + patience
+        while (there := await look()) is None or not holds(there):
             if time.monotonic() > deadline:
-                raise TrialFailed(f"{there} jobs are such that {condition}, and stayed so for {PATIENCE:.0f} s")
+                raise TrialFailed(f"after {patience:.0f} s, {there} {what}")
             await asyncio.sleep(GLANCE)
+        return there

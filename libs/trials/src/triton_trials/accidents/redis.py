@@ -30,8 +30,8 @@ async def redis_flushed(trial: Trial, size: Size) -> None:
 async def redis_frozen(trial: Trial, size: Size) -> None:
     """SIGSTOP Redis for a while: no answer waits for it, and workers consume again when it is back."""
     trial.demands.resumes = True
-    async with load(trial, size.jobs):
-        await trial.until_working()
+    async with load(trial, max(size.jobs, FILLING), rate=200, slower=8):
+        await trial.until_queued(THREADS)
         began = time.time()
         trial.platform.redis.tell(SIGSTOP)
         await asyncio.sleep(size.seconds)

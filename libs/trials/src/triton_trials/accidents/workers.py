@@ -29,7 +29,7 @@ async def workers_stopped(trial: Trial, size: Size) -> None:
     trial.demands.forbidden.add("lease_lost")
     trial.demands.happened.add("released")
     longest = 0.0
-    async with load(trial, size.jobs, work="300-500 ms", slower=3):  # longer than a stopping worker's grace
+    async with load(trial, size.jobs, work="300-500 ms", slower=4):  # longer than a stopping worker's grace
         for number in range(size.times + 1):
             worker = trial.platform.workers[number % len(trial.platform.workers)]
             await trial.until_working(worker, jobs=BUSY)
