@@ -127,6 +127,10 @@ def far_slower_than_before(story):
     story.submissions[1].accepted = story.submissions[1].sent + 3 * ANSWERED
 
 
+def held_since_before(story):
+    story.submissions[0].accepted = NOON + 9
+
+
 def nothing_submitted(story):
     story.submissions.pop()
 
@@ -167,6 +171,7 @@ def test_all_is_met():
         (refused, "1 of 1 submissions were refused or not answered: [503]"),
         (unanswered, "1 of 1 submissions were refused or not answered: [0]"),
         (answered_late, "the p99 of submissions was 1.00 s, before that 0.10 s"),
+        (held_since_before, "the p99 of submissions was 10.00 s, before that 0.00 s"),
         (far_slower_than_before, "the p99 of submissions was 1.50 s, before that 0.50 s"),
         (nothing_submitted, "nothing was submitted while there was no queue"),
         (nothing_resumed, "no job was started after the accident"),

@@ -129,13 +129,13 @@ def _waited(began: float, ended: float, submissions: Sequence[Submission], accou
     firsts = [first_claim(events) for events in account.events.values()]
     if started := sum(at is not None and began + SETTLED < at < ended for at in firsts):
         yield f"{started} jobs were started while there was no queue: the accident did not happen"
-    during = [one for one in submissions if began <= one.sent <= ended]
+    during = [one for one in submissions if one.sent <= ended and one.accepted >= began]
     if again := [one for one in during if one.tries > 1]:
         yield f"{len(again)} of {len(during)} submissions were refused or not answered: {again[0].statuses}"
     if not during:
         yield "nothing was submitted while there was no queue"
         return
-    usual = p99([one.seconds for one in submissions if one.sent < began] or [0.0])
+    usual = p99([one.seconds for one in submissions if one.accepted < began] or [0.0])
     if (slow := p99(one.seconds for one in during)) > max(ANSWERED, SLOWED * usual):
         yield f"while there was no queue, the p99 of submissions was {slow:.2f} s, before that {usual:.2f} s"
 
