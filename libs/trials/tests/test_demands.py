@@ -188,7 +188,7 @@ def test_what_is_not_met_is_found(spoil, said):
 
 def test_a_busy_machine_is_no_violation():
     story = Story()
-    story.submissions[0].accepted = story.submissions[0].sent + 2 * ANSWERED
+    story.submissions[0].sent = story.submissions[0].accepted - 2 * ANSWERED
     story.submissions[1].accepted = story.submissions[1].sent + 3 * ANSWERED
     assert story.judged() == []
 
