@@ -2,13 +2,17 @@
 
 import asyncio
 
+import psycopg
 import pytest
 from uuid_utils.compat import uuid4
 
+from jobs_service import jobs
 from jobs_service.dispatch import Dispatcher
+from jobs_service.moves import ADMISSION_LOCK
 from triton_common.db import Database
 from triton_common.queue.base import QueueUnavailable
 from triton_common.queue.memory import MemoryTaskQueue
+from triton_common.testing import eventually
 
 
 class Queue(MemoryTaskQueue):
@@ -203,3 +207,15 @@ async def test_the_dispatcher_goes_on_after_an_error(api, queue, dispatcher):
             await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_process_that_is_frozen_while_it_admits_holds_up_no_other(api, app, queue, postgres_url):
+    [job] = await submit(api, await api.client(), 1)
+    locks = "SELECT granted FROM pg_locks WHERE locktype = 'advisory'"
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [ADMISSION_LOCK])
+        admitting = asyncio.create_task(jobs.admit(app.state.database, per_client=1))
+        await asyncio.to_thread(eventually, lambda: {"granted": False} in api.sql(locks))
+        other.execute("SELECT pg_advisory_unlock(%s)", [ADMISSION_LOCK])
+        eventually(lambda: api.sql(locks) == [])  # this process does nothing else meanwhile
+    assert [str(admitted.message.job_id) for admitted in await admitting] == [job]

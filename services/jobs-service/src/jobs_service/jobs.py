@@ -384,9 +384,12 @@ class Admitted(NamedTuple):
 
 async def admit(database: Database, *, per_client: int) -> list[Admitted]:
     """Up to moves.BATCH jobs more that may be in flight, in the order to send them; from now on they count as sent."""
-    async with connected(database) as connection, connection.pipeline():  # one round trip, one transaction
-        await connection.execute(moves.LOCK_ADMISSION.encode())
-        return _in_order(await fetch(connection, moves.ADMIT, {"limit": per_client}))
+    async with connected(database) as connection:
+        # one round trip, one transaction, which ends without another word from us: who is frozen then holds up nobody
+        async with connection.pipeline():
+            await connection.execute(moves.LOCK_ADMISSION.encode())
+            admitted = await connection.execute(moves.ADMIT.encode(), {"limit": per_client})
+        return _in_order(await admitted.fetchall())
 
 
 async def sent(database: Database) -> int:
