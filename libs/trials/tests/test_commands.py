@@ -32,9 +32,13 @@ def test_a_violation_is_a_failure_that_names_jobs_and_keeps_the_logs(monkeypatch
         async with asyncio.TaskGroup() as group:
             group.create_task(trial.call("GET", "/jobs/nothing"))
 
+    monkeypatch.setattr(chaos, "SERVICES", 1)
+    monkeypatch.setattr(chaos, "WORKERS", 1)
     monkeypatch.setattr(chaos, "CASES", {"lost": Case("lost", lost), "broken": Case("broken", broken)})
-    done = CliRunner().invoke(chaos.app, [])
+    done = CliRunner().invoke(chaos.app, ["--seed", "7"])
     assert done.exit_code == 1
+    assert "The dice are thrown by --seed 7." in done.output
+    assert "no job was accepted" in done.output
     assert "1 times: there, and never accepted: " in done.output
     assert f"the case broke off: {TrialFailed.__name__}" in done.output
     assert "The logs are in" in done.output
