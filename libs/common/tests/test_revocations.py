@@ -48,7 +48,7 @@ async def test_a_revocation_refuses_what_it_is_about_remembered_or_not(revocatio
     seen, unseen, other = access_token(refused), access_token(refused), access_token(good)
     await verifier.verify(seen)
     await verifier.verify(other)
-    await verifier.revoke([revocation])
+    verifier.revoke([revocation])
     assert verifier.known(seen) is None
     for token in (seen, unseen):
         with pytest.raises(TokenRevoked):
@@ -60,7 +60,7 @@ async def test_other_keys_let_every_token_be_verified_again():
     verifier = make_verifier()
     token = access_token()
     await verifier.verify(token)
-    await verifier.revoke([entry(Kind.KEYS)])
+    verifier.revoke([entry(Kind.KEYS)])
     assert verifier.known(token) is None
     await verifier.verify(token)
 
@@ -95,7 +95,7 @@ class Seen:
     def __init__(self):
         self.targets = []
 
-    async def __call__(self, revocations):
+    def __call__(self, revocations):
         self.targets += [revocation.target for revocation in revocations]
 
 
@@ -142,7 +142,7 @@ async def test_an_entry_that_is_none_is_passed_over(redis, redis_url, capsys):
 async def test_a_fault_in_what_is_told_does_not_end_the_reading(redis, redis_url):
     told = []
 
-    async def fails_once(revocations):
+    def fails_once(revocations):
         told.append(len(revocations))
         if len(told) == 1:
             raise RuntimeError
@@ -179,7 +179,7 @@ async def test_a_remembered_token_costs_no_look_at_what_is_revoked():
     verifier = make_verifier()
     token = access_token()
     principal = await verifier.verify(token)
-    await verifier.revoke([entry(Kind.SESSION, str(uuid7())) for _ in range(1000)])
+    verifier.revoke([entry(Kind.SESSION, str(uuid7())) for _ in range(1000)])
     assert verifier.known(token) is principal
 
 

@@ -80,8 +80,8 @@ def create_app(
             app.state.draining.set()
         logger.info("service stopped")
 
-    async def revoke(revocations: Sequence[Revocation]) -> None:
-        await app.state.verifier.revoke(revocations)
+    def revoke(revocations: Sequence[Revocation]) -> None:
+        app.state.verifier.revoke(revocations)
 
     async def revocations(_: FastAPI) -> None:
         """Readiness: without them tokens are verified all the same."""

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from uuid import UUID
@@ -227,7 +226,7 @@ class TokenVerifier:
             self._refreshing.cancel()
         self._verified.clear()
 
-    async def revoke(self, revocations: Sequence[Revocation]) -> None:
+    def revoke(self, revocations: Sequence[Revocation]) -> None:
         """From now on refuse what they are about. They leave the memory of verified tokens, so that finding a token
         there costs no look at what is revoked."""
         for revocation in revocations:
@@ -237,8 +236,7 @@ class TokenVerifier:
             self._api_keys.forget(self._revoked)
         if any(revocation.kind is Kind.KEYS for revocation in revocations):
             self._verified.clear()
-            with suppress(KeysUnavailable):  # the next token, or refresh, asks again
-                await self._fetch()
+            self._begin_to_fetch()
             return
         for token, principal in list(self._verified.items()):
             if principal.is_covered_by(self._revoked):
@@ -301,10 +299,13 @@ class TokenVerifier:
 
     async def _fetch(self) -> None:
         """Read the keys; whoever comes meanwhile waits for the same answer, or the same failure."""
+        await asyncio.shield(self._begin_to_fetch())
+
+    def _begin_to_fetch(self) -> "asyncio.Task[None]":
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._read())
             self._fetching.add_done_callback(self._fetch_is_over)
-        await asyncio.shield(self._fetching)
+        return self._fetching
 
     async def _read(self) -> None:
         if self._keys is not None:  # before asking: a dead auth-service is not asked by every request

@@ -6,7 +6,7 @@ then auth-service writes them all again, and says so by another incarnation of t
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -87,7 +87,7 @@ class Revoked:
         self._found = {key: revocation for key, revocation in self._found.items() if revocation.until > now}
 
 
-Apply = Callable[[Sequence[Revocation]], Awaitable[None]]
+Apply = Callable[[Sequence[Revocation]], None]
 
 
 def redis_client(url: str) -> Redis:
@@ -147,7 +147,7 @@ class RevocationFeed:
                 async with asyncio.timeout(2 * SILENCE):
                     found: Any = await redis.xrange(STREAM, min=self._last, count=BATCH)
                 if found:
-                    await self._apply([revocation for _, fields in found if (revocation := _valid(fields))])
+                    self._apply([revocation for _, fields in found if (revocation := _valid(fields))])
                     self._last = f"({found[-1][0]}"
                 if len(found) < BATCH:
                     break

@@ -45,8 +45,8 @@ def build(settings: Settings | None = None) -> FastAPI:
         ring = KeyRing(keys.derive(chosen.key_secret, purpose="signing keys"), access_lifetime=chosen.access_token_ttl)
         redis_url = chosen.redis_url.get_secret_value()
 
-        async def apply(revocations: Sequence[Revocation]) -> None:
-            await app.state.verifier.revoke(revocations)
+        def apply(revocations: Sequence[Revocation]) -> None:
+            app.state.verifier.revoke(revocations)
 
         async with AsyncExitStack() as stack:
             stack.callback(passwords.close)

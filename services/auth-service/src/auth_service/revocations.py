@@ -4,7 +4,7 @@ A row that was not published is published when Redis is there; when Redis was em
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -32,7 +32,7 @@ class Revoker:
         database: Database,
         redis: Redis | None,
         *,
-        apply: Callable[[Sequence[Revocation]], Awaitable[None]],
+        apply: Callable[[Sequence[Revocation]], None],
         access_lifetime: timedelta,
     ) -> None:
         self._database = database
@@ -40,7 +40,6 @@ class Revoker:
         self._apply = apply
         self._lifetime = access_lifetime + timedelta(seconds=LEEWAY)
         self._changed = asyncio.Event()
-        self._applying: set[asyncio.Task[Any]] = set()
         self._newest = (0, 0)  # the last entry of ours in the stream
         self._reachable = True
 
@@ -53,10 +52,8 @@ class Revoker:
         )
 
     def _committed(self, revocation: Revocation) -> None:
+        self._apply([revocation])
         self._changed.set()
-        task = asyncio.ensure_future(self._apply([revocation]))
-        self._applying.add(task)
-        task.add_done_callback(self._applying.discard)
 
     async def run(self) -> None:
         """Publish until cancelled."""

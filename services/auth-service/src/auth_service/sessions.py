@@ -244,8 +244,9 @@ async def end_all(
     conditions = [col(UserSession.user_id) == user_id, *_going_on()]
     if but is not None:
         conditions.append(col(UserSession.id) != UUID(but))
-    ended = update(UserSession).where(*conditions).values(ended_at=datetime.now(UTC), end_reason=reason)
-    ids = (await session.execute(ended.returning(col(UserSession.id)))).scalars().all()
+    ids = (await session.exec(select(UserSession.id).where(*conditions).with_for_update())).all()
+    ended = update(UserSession).where(col(UserSession.id).in_(ids))
+    await session.exec(ended.values(ended_at=datetime.now(UTC), end_reason=reason))
     for session_id in ids:
         revoker.revoke(session, Kind.SESSION, str(session_id))
     return ids

@@ -59,17 +59,23 @@ class Throttle:
     async def attempt(self, account: str, *, address: str) -> AsyncIterator[None]:
         """Around a login. Raises TooManyAttempts. An error but Unauthorized or Forbidden is no wrong login."""
         gates = self._gates(account, address)
-        wait = max(self._memory.admit(gates), await self._admitted(gates))
-        if wait > 0:
-            raise TooManyAttempts(retry_after=math.ceil(wait))
+        here, everywhere = self._memory.admit(gates), await self._admitted(gates)
+        if here or everywhere:
+            if not here:  # one of the two has counted what does not take place
+                self._memory.take_back(gates, succeeded=False)
+            elif not everywhere:
+                await self._run(_TAKE_BACK, gates, [0])
+            raise TooManyAttempts(retry_after=math.ceil(max(here, everywhere)))
         try:
             yield
         except (Unauthorized, Forbidden):
             raise
         except BaseException:
-            await self._take_back(gates, succeeded=False)
+            self._memory.take_back(gates, succeeded=False)
+            await self._run(_TAKE_BACK, gates, [0])
             raise
-        await self._take_back(gates, succeeded=True)
+        self._memory.take_back(gates, succeeded=True)
+        await self._run(_TAKE_BACK, gates, [1])
 
     def _gates(self, account: str, address: str) -> tuple[Gate, Gate]:
         name = hashlib.sha256(account.encode()).hexdigest()[:32]
@@ -82,18 +88,13 @@ class Throttle:
 
     async def _admitted(self, gates: tuple[Gate, Gate]) -> float:
         """Seconds to wait, as Redis has it; none without Redis."""
-        keys = [key for gate in gates for key in (gate.count, gate.slot)]
         limits = [limit for gate in gates for limit in (gate.free, gate.longest)]
-        return float(await self._run(_ADMIT, keys, [self._window, *limits]) or 0)
+        return float(await self._run(_ADMIT, gates, [self._window, *limits]) or 0)
 
-    async def _take_back(self, gates: tuple[Gate, Gate], *, succeeded: bool) -> None:
-        self._memory.take_back(gates, succeeded=succeeded)
-        keys = [key for gate in gates for key in (gate.count, gate.slot)]
-        await self._run(_TAKE_BACK, keys, [int(succeeded)])
-
-    async def _run(self, script: str, keys: list[str], arguments: list[int]) -> Any:
+    async def _run(self, script: str, gates: tuple[Gate, Gate], arguments: list[int]) -> Any:
         if self._redis is None:
             return None
+        keys = [key for gate in gates for key in (gate.count, gate.slot)]
         try:
             answer: Any = await self._redis.eval(script, len(keys), *keys, *arguments)
         except (RedisError, OSError, TimeoutError):
@@ -136,11 +137,11 @@ class Memory:
         """The attempt was no wrong one; after one that succeeded its account begins anew."""
         now = time.monotonic()
         for gate in gates:
-            self._values.pop(gate.slot, None)
             if wrong := self._value(gate.count, now):
                 self._set(gate.count, wrong - 1, now)
         if succeeded:
             self._values.pop(gates[0].count, None)
+            self._values.pop(gates[0].slot, None)
 
     def _value(self, key: str, now: float) -> float:
         end, value = self._values.get(key, (0.0, 0.0))
@@ -187,10 +188,9 @@ return '0'
 
 _TAKE_BACK: Final = """
 for gate = 1, 2 do
-  redis.call('DEL', KEYS[2 * gate])
   if tonumber(redis.call('GET', KEYS[2 * gate - 1]) or '0') > 0 then redis.call('DECR', KEYS[2 * gate - 1]) end
 end
-if ARGV[1] == '1' then redis.call('DEL', KEYS[1]) end
+if ARGV[1] == '1' then redis.call('DEL', KEYS[1], KEYS[2]) end
 """
 
 

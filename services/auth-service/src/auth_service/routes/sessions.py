@@ -18,6 +18,7 @@ from auth_service.routes.state import (
     SessionRequired,
     ThrottleDep,
     not_stored,
+    subject_of,
 )
 from auth_service.schemas import LoginRequest, Me, PageQuery, PasswordChange, RefreshRequest, SessionPublic, TokenPair
 from auth_service.sessions import (
@@ -28,7 +29,7 @@ from auth_service.sessions import (
     WrongPassword,
 )
 from auth_service.throttle import TooManyAttempts
-from triton_common.auth import CurrentPrincipal, Principal, TokenMalformed
+from triton_common.auth import CurrentPrincipal
 from triton_common.db import DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import problems
 from triton_common.pages import InvalidCursor
@@ -97,7 +98,7 @@ async def log_out(body: RefreshRequest, session: SessionDep, revoker: RevokerDep
 @router.get("/me", responses=problems(*ERRORS))
 async def me(principal: CurrentPrincipal, session: SessionDep) -> Me:
     """Who the access token belongs to, and what it allows."""
-    subject = _subject(principal)
+    subject = subject_of(principal)
     user = await session.get(User, subject)
     return Me(
         id=subject,
@@ -126,7 +127,6 @@ async def change_password(  # noqa: PLR0917  FastAPI calls it by name
     origin: OriginDep,
 ) -> None:
     """Replace one's own password. All one's other sessions end."""
-    _subject(principal)
     await sessions.change_password(
         database,
         by=principal,
@@ -145,14 +145,14 @@ async def list_sessions(
 ) -> Page[SessionPublic]:
     """One's own sessions that go on, newest first."""
     return await sessions.page(
-        session, by=principal, user_id=_subject(principal), limit=wanted.limit, cursor=wanted.cursor
+        session, by=principal, user_id=subject_of(principal), limit=wanted.limit, cursor=wanted.cursor
     )
 
 
 @router.delete("/sessions", status_code=status.HTTP_204_NO_CONTENT, responses=problems(*ERRORS, SessionRequired))
 async def end_other_sessions(principal: InSession, session: SessionDep, revoker: RevokerDep, origin: OriginDep) -> None:
     """End all one's own sessions but the one that asks."""
-    await sessions.end_others(session, by=principal, user_id=_subject(principal), revoker=revoker, origin=origin)
+    await sessions.end_others(session, by=principal, user_id=subject_of(principal), revoker=revoker, origin=origin)
 
 
 @router.delete(
@@ -165,11 +165,3 @@ async def end_session(
 ) -> None:
     """End one of one's own sessions; admins, anyone's. Every service refuses its access tokens within seconds."""
     await sessions.end(session, by=principal, revoker=revoker, origin=origin, session_id=session_id)
-
-
-def _subject(principal: Principal) -> UUID:
-    """The id of who asks; every subject of ours has one."""
-    try:
-        return UUID(principal.subject)
-    except ValueError as error:
-        raise TokenMalformed from error

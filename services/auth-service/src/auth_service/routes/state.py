@@ -1,6 +1,7 @@
 """What the app holds and its requests bring, as dependencies; and the errors that every route behind a token has."""
 
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import Depends, Request, Response
 
@@ -11,7 +12,14 @@ from auth_service.revocations import Revoker
 from auth_service.settings import Settings
 from auth_service.throttle import Throttle
 from auth_service.tokens import TokenIssuer
-from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, Principal, require
+from triton_common.auth import (
+    TOKEN_ERRORS,
+    CurrentPrincipal,
+    InsufficientScope,
+    Principal,
+    TokenMalformed,
+    require,
+)
 from triton_common.db import DatabaseUnavailable
 from triton_common.errors import Forbidden
 
@@ -66,7 +74,16 @@ async def not_stored(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
+def subject_of(principal: Principal) -> UUID:
+    """The id of who asks. Raises TokenMalformed: every subject of ours has one."""
+    try:
+        return UUID(principal.subject)
+    except ValueError as error:
+        raise TokenMalformed from error
+
+
 async def _in_session(principal: CurrentPrincipal) -> Principal:
+    subject_of(principal)
     if principal.kind != "user" or principal.session_id is None:
         raise SessionRequired
     return principal
