@@ -20,6 +20,7 @@ from triton_common.auth import (
     require,
     scopes_of,
 )
+from triton_common.revocations import Kind, Revocation
 from triton_common.testing import KEY, access_token
 
 
@@ -228,6 +229,29 @@ async def test_keys_are_read_again_while_nobody_asks_for_a_new_one(monkeypatch):
         assert await verifier.verify(access_token(key=new))
         with pytest.raises(TokenKeyUnknown):  # remembered as verified, but its key is gone
             await verifier.verify(old)
+
+
+async def test_keys_that_change_while_they_are_read_are_read_again():
+    new = OKPKey.generate_key("Ed25519", parameters={"kid": "new"})
+    answer, calls = asyncio.Event(), []
+
+    async def keys():
+        calls.append(1)
+        if len(calls) > 1:
+            return jwks(KEY, new)
+        await answer.wait()
+        return jwks(KEY)
+
+    verifier = TokenVerifier(keys, issuer="triton", audience="triton")
+    waiting = asyncio.create_task(verifier.verify(access_token()))
+    while not calls:  # noqa: ASYNC110  it sets no Event
+        await asyncio.sleep(0)
+    verifier.revoke([Revocation(Kind.KEYS, "", until=int(time.time()) + 60)])
+    answer.set()
+    await waiting
+    while len(calls) < 2:  # noqa: ASYNC110  it sets no Event
+        await asyncio.sleep(0)
+    assert await verifier.verify(access_token(key=new))
 
 
 def test_an_admin_of_one_client_does_nothing_for_the_whole_platform():

@@ -257,7 +257,7 @@ async def test_what_is_done_with_accounts_is_in_the_audit_log(http, bearer, eve,
     )
     assert event == (
         *("auth-service", "user", admin, "user", user_id, "127.0.0.1", "request-0007", "succeeded"),
-        *({"role": "viewer"}, None),
+        *({"changed": {"role": "viewer"}}, None),
     )
 
 

@@ -207,6 +207,7 @@ class TokenVerifier:
         self._fetched = -REFETCH_SECONDS
         self._up_to_date = False
         self._fetching: asyncio.Task[None] | None = None
+        self._fetch_again = False
         self._verified: OrderedDict[str, Principal] = OrderedDict()  # the longest unused first
 
     async def __aenter__(self) -> Self:
@@ -236,6 +237,7 @@ class TokenVerifier:
             self._api_keys.forget(self._revoked)
         if any(revocation.kind is Kind.KEYS for revocation in revocations):
             self._verified.clear()
+            self._fetch_again = self._fetching is not None  # what is being read may be what was before
             self._begin_to_fetch()
             return
         for token, principal in list(self._verified.items()):
@@ -320,6 +322,9 @@ class TokenVerifier:
 
     def _fetch_is_over(self, fetching: "asyncio.Task[None]") -> None:
         self._fetching = None
+        if self._fetch_again:
+            self._fetch_again = False
+            self._begin_to_fetch()
         if not fetching.cancelled():
             fetching.exception()  # seen by whoever waited; nobody may be left to
 

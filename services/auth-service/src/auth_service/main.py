@@ -80,7 +80,8 @@ def build(settings: Settings | None = None) -> FastAPI:
             background = {
                 asyncio.create_task(app.state.revoker.run(), name="revocations to Redis"),
                 asyncio.create_task(
-                    sweeps.run(database, ring, rotation=chosen.key_rotation, lead=chosen.key_lead), name="sweeps"
+                    sweeps.run(database, ring, app.state.revoker, rotation=chosen.key_rotation, lead=chosen.key_lead),
+                    name="sweeps",
                 ),
             }
             stack.push_async_callback(_stop, background)

@@ -248,7 +248,7 @@ class ServiceAccountUpdate(Schema):
     @model_validator(mode="after")
     def says_something(self) -> "ServiceAccountUpdate":
         """null is no value here."""
-        if None in {getattr(self, name) for name in self.model_fields_set}:
+        if any(getattr(self, name) is None for name in self.model_fields_set):
             raise ValueError("leave out what stays as it is")
         return self
 

@@ -172,7 +172,7 @@ async def update_account(
     if "scopes" in changed:
         _revoke_tokens(session, account, revoker=revoker)
     if changed:
-        _record(session, "service_account.changed", by=by, origin=origin, account=account, **changed)
+        _record(session, "service_account.changed", by=by, origin=origin, account=account, changed=changed)
     return account
 
 

@@ -100,7 +100,8 @@ async def update(
     for name, value in changed.items():
         setattr(user, name, value)
     _revoke_tokens(session, user, revoker=revoker)
-    _record(session, "user.changed", by=by, origin=origin, user=user, **{k: str(v) for k, v in changed.items()})
+    told = {name: str(value) for name, value in changed.items()}
+    _record(session, "user.changed", by=by, origin=origin, user=user, changed=told)
     return user
 
 

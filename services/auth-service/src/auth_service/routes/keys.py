@@ -51,8 +51,7 @@ async def rotate_keys(  # noqa: PLR0917  FastAPI calls it by name
     """Make the next signing key: published at once, it signs once every service has read it. The key before verifies
     until its last token has expired."""
     made = await keys.rotate(session, ring, lead=AT_ONCE if body.immediately else settings.key_lead)
-    if body.immediately:
-        revoker.revoke(session, Kind.KEYS)
+    revoker.revoke(session, Kind.KEYS)
     audit.record(session, "signing_key.made", actor=Actor.of(principal), origin=origin, on=("signing_key", made.kid))
     found = await keys.listed(session)
     ring.load(found)
