@@ -11,7 +11,6 @@ from triton_common.settings import CommonSettings
         (404, "not_found", None),
         (413, "content_too_large", None),
         (418, "not_found", None),
-        (429, "too_many_requests", "2"),
         (503, "service_unreachable", "2"),
     ],
 )

@@ -107,7 +107,7 @@ async def test_what_is_taken_back_without_redis_is_published_when_it_is_there(
         finally:
             redis_server.start()
         await becomes(lambda: published(redis) == ended(rows))
-        assert rows("SELECT count(*) FROM revocations WHERE published_at IS NULL") == [(0,)]
+        await becomes(lambda: rows("SELECT count(*) FROM revocations WHERE published_at IS NULL") == [(0,)])
 
 
 async def test_what_was_not_published_before_a_restart_is_after(on_redis, starting, redis, rows):

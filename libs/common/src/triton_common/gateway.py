@@ -4,14 +4,10 @@ Traefik has no words of its own: for what it answers itself it asks console for 
 while console is down. The gateway shows this path to nobody.
 """
 
-from typing import Final
-
 from fastapi import APIRouter, Response
 
 from triton_common.client import ServiceUnreachable
-from triton_common.errors import AppError, ContentTooLarge, NotFound, TooManyRequests, problem_response
-
-LOGIN_PAUSE: Final = 2  # seconds until the gateway admits one more login of an address (infra/traefik/dynamic.yml)
+from triton_common.errors import AppError, ContentTooLarge, NotFound, problem_response
 
 router = APIRouter(include_in_schema=False)
 
@@ -27,10 +23,6 @@ def gateway_problem(status: int) -> AppError:
     match status:
         case 413:
             return ContentTooLarge("Bodies of 10 MB and more are taken under /api/v1/analytics alone.")
-        case 429:
-            return TooManyRequests(
-                "Too many logins or token requests from this address; wait and try again.", retry_after=LOGIN_PAUSE
-            )
         case 503:
             return ServiceUnreachable("The service behind this path does not answer; try again.", retry_after=2)
         case _:
