@@ -214,7 +214,7 @@ class TokenVerifier:
         """Read the keys early, so that the first request need not wait; when there are none, it tries again."""
         try:
             await self._fetch()
-        except KeysUnavailable:
+        except Unavailable:
             logger.warning("no keys yet: auth-service does not answer")
         self._refreshing = asyncio.create_task(self._refresh(), name="signing keys")
         return self
@@ -240,8 +240,14 @@ class TokenVerifier:
             self._fetch_again = self._fetching is not None  # what is being read may be what was before
             self._begin_to_fetch()
             return
-        for token, principal in list(self._verified.items()):
-            if principal.is_covered_by(self._revoked):
+        targets = {revocation.target for revocation in revocations}
+        met = [
+            token
+            for token, principal in self._verified.items()
+            if principal.session_id in targets or principal.subject in targets or principal.token_id in targets
+        ]
+        for token in met:
+            if self._verified[token].is_covered_by(self._revoked):
                 del self._verified[token]
 
     async def _refresh(self) -> None:
@@ -249,8 +255,8 @@ class TokenVerifier:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self._fetch()
-            except KeysUnavailable:
-                logger.warning("the signing keys could not be read again: auth-service does not answer")
+            except Unavailable as error:
+                logger.bind(code=error.code).warning("the signing keys could not be read again")
 
     async def verify(self, token: str) -> Principal:
         """The token's principal. Raises an Unauthorized that says what is wrong, or KeysUnavailable."""
