@@ -8,7 +8,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from joserfc.jwk import KeySetSerialization
 
-from auth_service import api_keys, keys, sweeps
+from auth_service import api_keys, keys, sso, sweeps
 from auth_service.bootstrap import bootstrap
 from auth_service.keys import KeyRing
 from auth_service.passwords import Passwords
@@ -17,6 +17,7 @@ from auth_service.routes import api_keys as api_key_routes
 from auth_service.routes import keys as key_routes
 from auth_service.routes import service_accounts as service_account_routes
 from auth_service.routes import sessions as session_routes
+from auth_service.routes import sso as sso_routes
 from auth_service.routes import users as user_routes
 from auth_service.service_accounts import TokenRequestError
 from auth_service.settings import Settings
@@ -59,6 +60,7 @@ def build(settings: Settings | None = None) -> FastAPI:
             app.state.database = database
             app.state.passwords = passwords
             app.state.keys = ring
+            app.state.sso = sso.configured(chosen)
             await bootstrap(database, ring, settings=chosen, passwords=passwords)
             await stack.enter_async_context(app.state.verifier)
             app.state.issuer = TokenIssuer(
@@ -103,6 +105,7 @@ def build(settings: Settings | None = None) -> FastAPI:
         description="Accounts, sessions, tokens and signing keys",
         routers=[
             session_routes.router,
+            sso_routes.router,
             service_account_routes.tokens,
             key_routes.public,
             user_routes.router,

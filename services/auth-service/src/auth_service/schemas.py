@@ -79,6 +79,12 @@ class RefreshRequest(Schema):
     refresh_token: Secret
 
 
+class SsoCodeExchange(Schema):
+    """The code that single sign-on left in the fragment."""
+
+    code: Secret
+
+
 class TokenPair(Schema):
     """What a login or a refresh gives."""
 

@@ -14,7 +14,7 @@ from auth_service.audit import SYSTEM, Actor, Origin
 from auth_service.models import User
 from auth_service.passwords import Passwords, PasswordTooCommon, check_strength
 from auth_service.revocations import Revoker
-from auth_service.schemas import UserCreate, UserFilter, UserPublic, UserUpdate
+from auth_service.schemas import Role, UserCreate, UserFilter, UserPublic, UserUpdate
 from triton_common.auth import Principal
 from triton_common.db import newest
 from triton_common.errors import Conflict, NotFound
@@ -103,6 +103,19 @@ async def update(
     told = {name: str(value) for name, value in changed.items()}
     _record(session, "user.changed", by=by, origin=origin, user=user, changed=told)
     return user
+
+
+async def give_role(session: AsyncSession, *, revoker: Revoker, origin: Origin, user_id: UUID, role: Role) -> None:
+    """The role that the identity provider tells of a user, who logs in just now. Raises LastAdmin."""
+    await _one_at_a_time(session)
+    user = await session.get_one(User, user_id, with_for_update=True)
+    await _leave_an_admin(session, user, but={"role": role})
+    user.role = role
+    _revoke_tokens(session, user, revoker=revoker)
+    on = ("user", str(user.id))
+    audit.record(
+        session, "user.changed", actor=SYSTEM, origin=origin, on=on, client_id=user.client_id, role=role, method="sso"
+    )
 
 
 async def deactivate(session: AsyncSession, *, by: Principal, origin: Origin, revoker: Revoker, user_id: UUID) -> User:
