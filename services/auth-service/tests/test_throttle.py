@@ -163,6 +163,21 @@ async def test_another_process_knows_what_redis_knows(redis_url):
     await redis.aclose()
 
 
+async def test_a_redis_that_is_away_is_asked_once_in_a_while(redis_url, monkeypatch):
+    redis = redis_client(f"redis://127.0.0.1:{free_port()}/0")
+    throttle = Throttle(redis, free_of_account=3, free_of_address=50, window=WINDOW)
+    asked = []
+    ask = redis.eval
+    monkeypatch.setattr(redis, "eval", lambda *values: asked.append(1) or ask(*values))
+    for _ in range(4):
+        await wrong(throttle)
+    assert len(asked) == 1
+    throttle._ask_from = 0
+    await wrong(throttle)
+    assert len(asked) == 2
+    await redis.aclose()
+
+
 async def test_redis_holds_no_address_of_a_person(redis_url):
     redis = redis_client(redis_url)
     throttle = Throttle(redis, free_of_account=1, free_of_address=50, window=WINDOW)

@@ -24,6 +24,9 @@ from triton_common.errors import Forbidden, TooManyRequests, Unauthorized
 
 LONGEST_OF_ACCOUNT: Final = 300  # seconds: 288 guesses a day and address
 LONGEST_OF_ADDRESS: Final = 60  # seconds; many people may share an address
+WITHOUT_REDIS: Final = (
+    5.0  # seconds until a Redis that did not answer is asked again: a frozen one takes one a question
+)
 REMEMBERED: Final = 100_000  # counters in a process's memory
 
 
@@ -54,6 +57,7 @@ class Throttle:
         self._window = int(window.total_seconds())
         self._memory = Memory(self._window)
         self._reachable = True
+        self._ask_from = 0.0
 
     @asynccontextmanager
     async def attempt(self, account: str, *, address: str) -> AsyncIterator[None]:
@@ -92,7 +96,7 @@ class Throttle:
         return float(await self._run(_ADMIT, gates, [self._window, *limits]) or 0)
 
     async def _run(self, script: str, gates: tuple[Gate, Gate], arguments: list[int]) -> Any:
-        if self._redis is None:
+        if self._redis is None or time.monotonic() < self._ask_from:
             return None
         keys = [key for gate in gates for key in (gate.count, gate.slot)]
         try:
@@ -101,6 +105,7 @@ class Throttle:
             if self._reachable:
                 logger.warning("logins are throttled by each process alone: Redis does not answer")
             self._reachable = False
+            self._ask_from = time.monotonic() + WITHOUT_REDIS
             return None
         self._reachable = True
         return answer
