@@ -18,7 +18,9 @@ from triton_common.auth import (
     TokenSignatureInvalid,
     TokenVerifier,
     require,
+    scopes_of,
 )
+from triton_common.revocations import Kind, Revocation
 from triton_common.testing import KEY, access_token
 
 
@@ -69,6 +71,10 @@ BAD_TOKENS = {
     "brings its own key": (lambda: access_token(header={"jwk": KEY.as_dict(private=False)}), "token_malformed"),
     "an id token": (lambda: access_token(header={"typ": "JWT"}), "token_malformed"),
     "no expiry": (lambda: access_token({"exp": None}), "token_malformed"),
+    "expiry is a string": (lambda: access_token({"exp": str(int(time.time()) + 60)}), "token_malformed"),
+    "expiry is true": (lambda: access_token({"exp": True}), "token_malformed"),
+    "start is a string": (lambda: access_token({"nbf": "0"}), "token_malformed"),
+    "epoch is a string": (lambda: access_token({"epoch": "9"}), "token_malformed"),
     "integer subject": (lambda: access_token({"sub": 7}), "token_malformed"),
     "no scope": (lambda: access_token({"scope": None}), "token_malformed"),
     "client_id is no uuid": (lambda: access_token({"client_id": "acme"}), "token_malformed"),
@@ -209,6 +215,49 @@ async def test_cache_keeps_what_is_in_use(monkeypatch):
     monkeypatch.setattr("triton_common.auth.time.time", lambda: later)
     assert verifier.known(used) is None
     assert used not in verifier._verified
+
+
+async def test_keys_are_read_again_while_nobody_asks_for_a_new_one(monkeypatch):
+    monkeypatch.setattr("triton_common.auth.REFRESH_SECONDS", 0.01)
+    new = OKPKey.generate_key("Ed25519", parameters={"kid": "new"})
+    keys, calls = key_source(jwks(KEY), KeysUnavailable(), jwks(new))
+    async with TokenVerifier(keys, issuer="triton", audience="triton") as verifier:
+        old = access_token()
+        await verifier.verify(old)
+        while len(calls) < 4:  # noqa: ASYNC110  it sets no Event
+            await asyncio.sleep(0.01)
+        assert await verifier.verify(access_token(key=new))
+        with pytest.raises(TokenKeyUnknown):  # remembered as verified, but its key is gone
+            await verifier.verify(old)
+
+
+async def test_keys_that_change_while_they_are_read_are_read_again():
+    new = OKPKey.generate_key("Ed25519", parameters={"kid": "new"})
+    answer, calls = asyncio.Event(), []
+
+    async def keys():
+        calls.append(1)
+        if len(calls) > 1:
+            return jwks(KEY, new)
+        await answer.wait()
+        return jwks(KEY)
+
+    verifier = TokenVerifier(keys, issuer="triton", audience="triton")
+    waiting = asyncio.create_task(verifier.verify(access_token()))
+    while not calls:  # noqa: ASYNC110  it sets no Event
+        await asyncio.sleep(0)
+    verifier.revoke([Revocation(Kind.KEYS, "", until=int(time.time()) + 60)])
+    answer.set()
+    await waiting
+    while len(calls) < 2:  # noqa: ASYNC110  it sets no Event
+        await asyncio.sleep(0)
+    assert await verifier.verify(access_token(key=new))
+
+
+def test_an_admin_of_one_client_does_nothing_for_the_whole_platform():
+    beyond = scopes_of("admin", client_id=None) - scopes_of("admin", client_id=uuid4())
+    assert beyond == {"keys:admin", "service-accounts:admin"}
+    assert scopes_of("viewer", client_id=None) == scopes_of("viewer", client_id=uuid4())
 
 
 async def test_client_bound_principal_sees_that_client_alone():

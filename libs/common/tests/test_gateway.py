@@ -12,7 +12,6 @@ from triton_common.settings import CommonSettings
         (405, "not_allowed", None),
         (413, "content_too_large", None),
         (418, "not_found", None),
-        (429, "too_many_requests", "2"),
         (503, "service_unreachable", "2"),
     ],
 )

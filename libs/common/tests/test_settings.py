@@ -30,6 +30,19 @@ def test_variable_of_a_field_is_known():
     assert WidgetSettings.variable_of("environment") == "TRITON_ENV"
 
 
+def test_outside_dev_revocations_must_be_read(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "")
+    assert CommonSettings().redis_url.get_secret_value() == ""
+    with pytest.raises(ValidationError, match="set REDIS_URL"):
+        CommonSettings(environment="prod")
+
+
+@pytest.fixture(autouse=True)
+def redis_somewhere(monkeypatch):
+    """What else a start outside dev needs."""
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:6379/0")
+
+
 @pytest.mark.parametrize("secret", ["", "s3cr3t!", "changeme-changeme-changeme", "placeholder-0123456789"])
 @pytest.mark.parametrize("environment", ["staging", "prod"])
 def test_weak_secret_stops_the_start_and_is_named_not_shown(monkeypatch, secret, environment):

@@ -29,12 +29,14 @@ async def test_readiness_names_each_dependency(http):
     assert set(ready["dependencies"]) == {"clickhouse"}
 
 
-def test_the_secret_is_needed_outside_dev():
+def test_the_secret_is_needed_outside_dev(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:6379/0")
     with pytest.raises(ValidationError, match="ANALYTICS_MEMBER_KEY"):
         Settings(environment="prod")
 
 
 def test_the_password_of_clickhouse_is_a_secret(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:6379/0")
     monkeypatch.setenv("CLICKHOUSE_URL", "http://triton:canary@clickhouse:8123/triton")
     assert "canary" not in repr(Settings())
     with pytest.raises(ValidationError, match="CLICKHOUSE_URL") as refused:

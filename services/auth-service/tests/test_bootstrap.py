@@ -40,7 +40,7 @@ async def test_processes_that_start_at_once_make_one_of_each(make_settings, star
     assert await asyncio.gather(*(start_and_log_in(app) for app in apps)) == [200] * 4
     for table in ("users", "service_accounts", "signing_keys"):
         assert rows(f"SELECT count(*) FROM {table}") == [(1,)]
-    assert len({app.state.issuer.key.kid for app in apps}) == 1
+    assert len({app.state.keys.signing.kid for app in apps}) == 1
 
 
 async def test_a_token_of_one_process_is_good_in_another(make_settings, starting):
@@ -104,7 +104,7 @@ def test_outside_dev_missing_secrets_stop_the_start(monkeypatch):
     monkeypatch.setenv("AUTH_KEY_SECRET", "")
     with pytest.raises(ValidationError) as stopped:
         Settings()
-    for variable in ("DATABASE_URL", "AUTH_KEY_SECRET", "AUTH_AGENT_CLIENT_SECRET"):
+    for variable in ("DATABASE_URL", "REDIS_URL", "AUTH_KEY_SECRET", "AUTH_AGENT_CLIENT_SECRET"):
         assert variable in str(stopped.value)
     assert "AUTH_BOOTSTRAP_PASSWORD" not in str(stopped.value)
 
@@ -115,6 +115,7 @@ def test_outside_dev_a_weak_first_password_stops_the_start():
         "database_url": "postgresql://triton:Wq7hT9zLr2Xc5vBn@127.0.0.1/auth",
         "key_secret": "d3Z5LJxwW1c4rTq8",
         "agent_client_secret": "b8Kp2uYt7QmN5xVe",
+        "redis_url": "redis://:q7Zr2LxN8vTy4WbE@127.0.0.1:6379/0",
     }
     assert Settings(**good).access_token_ttl.total_seconds() == 24 * 3600
     with pytest.raises(ValidationError, match="AUTH_BOOTSTRAP_PASSWORD"):

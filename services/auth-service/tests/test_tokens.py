@@ -30,14 +30,14 @@ def signed(app, pair, *, header=None, key=None, **claims):
     was_header, was_claims = decoded(pair["access_token"])
     protected = {name: value for name, value in (was_header | (header or {})).items() if value is not None}
     payload = {name: value for name, value in (was_claims | claims).items() if value is not None}
-    return jwt.encode(protected, payload, key or app.state.issuer.key, algorithms=[protected["alg"]])
+    return jwt.encode(protected, payload, key or app.state.keys.signing, algorithms=[protected["alg"]])
 
 
 async def test_an_access_token_follows_rfc_9068(http, pair):
     header, claims = decoded(pair["access_token"])
     (key,) = (await http.get("/.well-known/jwks.json")).json()["keys"]
     assert header == {"alg": "Ed25519", "typ": "at+jwt", "kid": key["kid"]}
-    assert claims.keys() == {"iss", "aud", "sub", "iat", "exp", "jti", "sid", "role", "scope"}
+    assert claims.keys() == {"iss", "aud", "sub", "iat", "exp", "jti", "sid", "role", "scope", "epoch"}
     assert claims["iss"] == claims["aud"] == "triton"
     assert claims["exp"] - claims["iat"] == 24 * 3600
     assert claims["role"] == "admin"
@@ -51,6 +51,7 @@ async def test_me_tells_who_asks(http, pair):
     _, claims = decoded(pair["access_token"])
     assert answer.json() == {
         "id": claims["sub"],
+        "kind": "user",
         "email": "ada@triton.local",
         "role": "admin",
         "client_id": None,
@@ -106,7 +107,7 @@ async def test_tokens_that_are_not_ours_are_refused(http, app, pair):
 async def test_a_public_key_as_hmac_secret_is_refused(http, app, pair):
     header, claims = decoded(pair["access_token"])
     raw = base64.urlsafe_b64decode(app.state.keys.published["keys"][0]["x"] + "=")
-    for secret in (raw, app.state.issuer.key.as_pem(private=False)):
+    for secret in (raw, app.state.keys.signing.as_pem(private=False)):
         text = unsigned(header | {"alg": "HS256"}, claims).rstrip(
             "."
         )  # by hand: joserfc refuses to sign with such a key
@@ -126,7 +127,7 @@ async def test_the_key_set_is_public_and_cached(http):
 
 async def test_the_private_key_is_stored_encrypted(http, app, rows):
     ((private_key, public_jwk),) = rows("SELECT private_key, public_jwk FROM signing_keys")
-    secret = app.state.issuer.key.as_dict(private=True)["d"]
+    secret = app.state.keys.signing.as_dict(private=True)["d"]
     assert secret.encode() not in private_key
     assert "d" not in public_jwk
 
@@ -134,7 +135,7 @@ async def test_the_private_key_is_stored_encrypted(http, app, rows):
 @pytest.mark.parametrize("name", ["issuer", "keys", "settings"])
 async def test_reprs_of_what_holds_secrets_show_none(http, app, name):
     shown = repr(getattr(app.state, name))
-    key = app.state.issuer.key.as_dict(private=True)["d"]
+    key = app.state.keys.signing.as_dict(private=True)["d"]
     for secret in (key, "key-secret-of-the-tests", "agent-secret-of-the-tests", "a long enough password"):
         assert secret not in shown
     assert repr(app.state.issuer.successor_key) not in shown

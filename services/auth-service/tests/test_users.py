@@ -21,12 +21,16 @@ async def test_an_admin_makes_a_user_who_can_log_in(http, as_user):
     answer = await http.post("/users", json=NEW, headers=as_user())
     assert answer.status_code == 201
     user = answer.json()
-    assert user.keys() == {"id", "email", "role", "client_id", "created_at"}
+    assert user.keys() == {
+        *("id", "email", "role", "client_id", "created_at"),
+        *("deactivated_at", "last_login_at", "has_password"),
+    }
     assert user["email"] == "grace@example.com"
     assert answer.headers["Location"] == f"/api/v1/auth/users/{user['id']}"
     assert (await http.get(f"/users/{user['id']}", headers=as_user())).json() == user
     login = await http.post("/login", json={"email": "grace@example.com", "password": NEW["password"]})
     assert login.status_code == 200
+    assert (await http.get(f"/users/{user['id']}", headers=as_user())).json()["last_login_at"]
 
 
 async def test_a_client_bound_user_has_the_client_in_their_token(app, starting, rows):

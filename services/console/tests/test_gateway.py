@@ -405,19 +405,6 @@ def test_the_log_is_json_with_no_secret(web, gateway):
     assert not [line for line in gateway.lines() if line["level"] == "error"]
 
 
-def test_what_costs_a_hash_is_429_beyond_the_limit_and_other_paths_go_on(web):
-    paths = [
-        *("/api/v1/auth/login", "/api/v1/auth/login/", "/api/v1/auth/%6Cogin", "/api/v1/auth//login"),
-        *("/api/v1/auth/token", "/api/v1/auth/token/"),
-    ]
-
-    answers = [web.post(path, json={}) for path in paths]
+def test_logins_are_limited_by_auth_service_alone_so_that_its_answer_arrives(web):
+    answers = [web.post("/api/v1/auth/login", json={}) for _ in range(40)]
     assert {answer.status_code for answer in answers} == {200}
-    answers = [web.post("/api/v1/auth/login", json={}, headers={"X-Forwarded-For": f"10.0.0.{n}"}) for n in range(40)]
-    refused = [answer for answer in answers if answer.status_code != 200]
-    assert 5 <= len(refused) <= 16  # 30 at once, six of them spent above, and what 40 requests take to refill
-    assert_problem(refused[0], 429, "too_many_requests")
-    assert refused[0].headers["Retry-After"] == "2"
-    assert [web.post(path, json={}).status_code for path in paths].count(429) >= 5
-    assert web.get("/api/v1/auth/me").status_code == 200
-    assert web.post("/api/v1/auth/refresh", json={}).status_code == 200

@@ -29,6 +29,7 @@ def test_outside_dev_a_start_without_database_url_ends_with_its_name(monkeypatch
     monkeypatch.delenv("DATABASE_URL", raising=False)
     assert Settings().database_url.get_secret_value() == "", "a password that everyone can read opens nothing"
     monkeypatch.setenv("TRITON_ENV", "prod")
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:6379/0")
     monkeypatch.setenv("JOBS_ENCRYPTION_KEYS", "a-good-and-long-key-1")
     with pytest.raises(ValidationError, match="set DATABASE_URL: empty"):
         Settings()

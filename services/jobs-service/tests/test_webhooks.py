@@ -295,6 +295,7 @@ def test_outside_dev_a_start_without_good_keys_ends_with_their_name(monkeypatch,
     for name, value in {
         "TRITON_ENV": "prod",
         "DATABASE_URL": "postgresql:///jobs",
+        "REDIS_URL": "redis://127.0.0.1:6379/0",
         "JOBS_ENCRYPTION_KEYS": keys,
     }.items():
         monkeypatch.setenv(name, value)

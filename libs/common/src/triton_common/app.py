@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
+from triton_common.api_keys import ApiKeys, remote_principal
 from triton_common.auth import TokenVerifier, remote_keys
 from triton_common.errors import (
     AppError,
@@ -32,6 +33,7 @@ from triton_common.errors import (
 )
 from triton_common.hot import HotPath, HotRoute, hot_routes
 from triton_common.logging import configure_logging, log_context, log_line
+from triton_common.revocations import Revocation, RevocationFeed
 from triton_common.schemas import DependencyHealth, Health, Problem
 from triton_common.settings import CommonSettings
 from triton_common.telemetry import HTTP_DURATION, HTTP_REQUESTS, configure_tracing, span_below
@@ -69,6 +71,8 @@ def create_app(
             _drain_on_sigterm(app)
             if verifier is None:
                 await stack.enter_async_context(app.state.verifier)
+            if feed is not None:
+                await stack.enter_async_context(feed.following())
             if lifespan is not None:
                 await stack.enter_async_context(lifespan(app))
             logger.bind(version=version).info("service started")
@@ -76,6 +80,17 @@ def create_app(
             app.state.draining.set()
         logger.info("service stopped")
 
+    def revoke(revocations: Sequence[Revocation]) -> None:
+        app.state.verifier.revoke(revocations)
+
+    async def revocations(_: FastAPI) -> None:
+        """Readiness: without them tokens are verified all the same."""
+        if feed is not None and not feed.alive:
+            raise Degraded("tokens are judged by signature and expiry alone until Redis is back")
+
+    redis_url = settings.redis_url.get_secret_value()
+    feed = RevocationFeed(redis_url, revoke) if redis_url else None
+    checks = [*readiness, revocations] if redis_url else readiness
     app = _Service(
         title=name,
         version=version,
@@ -94,9 +109,12 @@ def create_app(
         remote_keys(f"{settings.auth_url}/api/v1/auth/.well-known/jwks.json"),
         issuer=settings.token_issuer,
         audience=settings.token_audience,
+        api_keys=ApiKeys(
+            remote_principal(settings.auth_url), revocations_are_read=lambda: feed is not None and feed.alive
+        ),
     )
     install_error_handlers(app)
-    app.include_router(_operations(name=name, version=version, readiness=readiness))
+    app.include_router(_operations(name=name, version=version, readiness=checks))
     for router in routers:
         app.include_router(router)
     app.hot_routes = hot_routes(app)

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 import httpx2
@@ -20,12 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import HTTPConnection
 
 from triton_common.errors import Forbidden, Unauthorized, Unavailable
+from triton_common.revocations import Kind, Revocation, Revoked
+
+if TYPE_CHECKING:
+    from triton_common.api_keys import ApiKeys
 
 ALGORITHM: Final = "Ed25519"  # RFC 9864's name of what was EdDSA
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105  RFC 9068 §2.1
 MAX_TOKEN_BYTES: Final = 8192
+API_KEY_PREFIX: Final = "trk_"
 LEEWAY: Final = 5  # seconds of clock difference between two machines that keep time by NTP
 CACHED_TOKENS: Final = 10_000
+REFRESH_SECONDS: Final = 300.0  # the keys' max-age: a new key is known long before it signs (AUTH_KEY_LEAD)
 REFETCH_SECONDS: Final = 60.0  # an unknown kid makes us ask again this often at most: no amplification
 
 _READ: Final = frozenset(
@@ -51,7 +57,8 @@ _WRITE: Final = frozenset(
     }
 )
 _SERVICE: Final = frozenset({"jobs:work", "data:read", "prospects:read"})
-_ADMIN: Final = frozenset({"users:admin"})
+_STAFF: Final = frozenset({"service-accounts:admin", "keys:admin"})  # of the whole platform: for no client's own admin
+_ADMIN: Final = frozenset({"users:admin", "audit:read"}) | _STAFF
 ALL_SCOPES: Final = _READ | _WRITE | _SERVICE | _ADMIN
 SCOPES_OF_ROLE: Final[dict[str, frozenset[str]]] = {
     "admin": ALL_SCOPES - {"jobs:work"},  # a person does no worker's work
@@ -59,6 +66,11 @@ SCOPES_OF_ROLE: Final[dict[str, frozenset[str]]] = {
     "viewer": _READ,
     "service": _SERVICE,
 }
+
+
+def scopes_of(role: str, *, client_id: UUID | None) -> frozenset[str]:
+    """What a role allows: for somebody who is bound to a client, nothing of the whole platform."""
+    return SCOPES_OF_ROLE[role] if client_id is None else SCOPES_OF_ROLE[role] - _STAFF
 
 
 class MissingToken(Unauthorized):
@@ -97,6 +109,14 @@ class TokenAudienceInvalid(Unauthorized):
     """The token is meant for somebody else."""
 
 
+class TokenRevoked(Unauthorized):
+    """The token was revoked: its session ended, or its account changed."""
+
+
+class ApiKeyInvalid(Unauthorized):
+    """The API key is unknown, expired or revoked."""
+
+
 class InsufficientScope(Forbidden):
     """The token lacks a scope."""
 
@@ -115,6 +135,8 @@ TOKEN_ERRORS: Final = (
     TokenNotYetValid,
     TokenIssuerInvalid,
     TokenAudienceInvalid,
+    TokenRevoked,
+    ApiKeyInvalid,
 )
 """What every route that asks for a principal may answer: for its `problems(…)`."""
 
@@ -125,11 +147,13 @@ class Principal(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     subject: str
+    kind: Literal["user", "service", "api_key"] = "user"
     role: str
     scopes: frozenset[str]
     client_id: UUID | None = None
     session_id: str | None = None
     token_id: str
+    epoch: int = Field(default=0, strict=True, description="Counts the changes of the subject's rights")
     expires_at: int = Field(description="Unix time, seconds")
     token: str = Field(repr=False, exclude=True, description="To call another service in the caller's name")
 
@@ -141,6 +165,12 @@ class Principal(BaseModel):
     def can_see(self, client_id: UUID) -> bool:
         """Whether objects of this client exist for the principal."""
         return self.client_id is None or self.client_id == client_id
+
+    def is_covered_by(self, revoked: Revoked) -> bool:
+        """Whether it has been revoked."""
+        return revoked.covers(
+            subject=self.subject, epoch=self.epoch, session_id=self.session_id, token_id=self.token_id
+        )
 
 
 KeysProvider = Callable[[], Awaitable[KeySetSerialization]]
@@ -166,7 +196,10 @@ def remote_keys(url: str) -> KeysProvider:
 class TokenVerifier:
     """Verifies access tokens against a key set, and remembers those it has verified until they expire."""
 
-    def __init__(self, keys: KeysProvider, *, issuer: str, audience: str) -> None:
+    def __init__(self, keys: KeysProvider, *, issuer: str, audience: str, api_keys: "ApiKeys | None" = None) -> None:
+        self._api_keys = api_keys
+        self._revoked = Revoked()
+        self._refreshing: asyncio.Task[None] | None = None
         self._read_keys = keys
         self._issuer = issuer
         self._audience = audience
@@ -174,27 +207,66 @@ class TokenVerifier:
         self._fetched = -REFETCH_SECONDS
         self._up_to_date = False
         self._fetching: asyncio.Task[None] | None = None
+        self._fetch_again = False
         self._verified: OrderedDict[str, Principal] = OrderedDict()  # the longest unused first
 
     async def __aenter__(self) -> Self:
         """Read the keys early, so that the first request need not wait; when there are none, it tries again."""
         try:
             await self._fetch()
-        except KeysUnavailable:
+        except Unavailable:
             logger.warning("no keys yet: auth-service does not answer")
+        self._refreshing = asyncio.create_task(self._refresh(), name="signing keys")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Forget every token."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         self._verified.clear()
+
+    def revoke(self, revocations: Sequence[Revocation]) -> None:
+        """From now on refuse what they are about. They leave the memory of verified tokens, so that finding a token
+        there costs no look at what is revoked."""
+        for revocation in revocations:
+            self._revoked.add(revocation)
+        self._revoked.forget_expired()
+        if self._api_keys is not None:
+            self._api_keys.forget(self._revoked)
+        if any(revocation.kind is Kind.KEYS for revocation in revocations):
+            self._verified.clear()
+            self._fetch_again = self._fetching is not None  # what is being read may be what was before
+            self._begin_to_fetch()
+            return
+        targets = {revocation.target for revocation in revocations}
+        met = [
+            token
+            for token, principal in self._verified.items()
+            if principal.session_id in targets or principal.subject in targets or principal.token_id in targets
+        ]
+        for token in met:
+            if self._verified[token].is_covered_by(self._revoked):
+                del self._verified[token]
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await self._fetch()
+            except Unavailable as error:
+                logger.bind(code=error.code).warning("the signing keys could not be read again")
 
     async def verify(self, token: str) -> Principal:
         """The token's principal. Raises an Unauthorized that says what is wrong, or KeysUnavailable."""
         if known := self.known(token):
             return known
+        if self._api_keys is not None and token.startswith(API_KEY_PREFIX):
+            return await self._api_keys.principal(token)
         principal = await self._verify(token)
+        if principal.is_covered_by(self._revoked):
+            raise TokenRevoked
         self._verified[token] = principal
         while len(self._verified) > CACHED_TOKENS:
             self._verified.popitem(last=False)
@@ -235,21 +307,30 @@ class TokenVerifier:
 
     async def _fetch(self) -> None:
         """Read the keys; whoever comes meanwhile waits for the same answer, or the same failure."""
+        await asyncio.shield(self._begin_to_fetch())
+
+    def _begin_to_fetch(self) -> "asyncio.Task[None]":
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._read())
             self._fetching.add_done_callback(self._fetch_is_over)
-        await asyncio.shield(self._fetching)
+        return self._fetching
 
     async def _read(self) -> None:
         if self._keys is not None:  # before asking: a dead auth-service is not asked by every request
             self._fetched = time.monotonic()
         self._up_to_date = False
-        self._keys = KeySet.import_key_set(await self._read_keys())
+        keys = KeySet.import_key_set(await self._read_keys())
+        if self._keys is not None and not {key.kid for key in self._keys.keys} <= {key.kid for key in keys.keys}:
+            self._verified.clear()  # by a key that is gone, perhaps
+        self._keys = keys
         self._fetched = time.monotonic()
         self._up_to_date = True
 
     def _fetch_is_over(self, fetching: "asyncio.Task[None]") -> None:
         self._fetching = None
+        if self._fetch_again:
+            self._fetch_again = False
+            self._begin_to_fetch()
         if not fetching.cancelled():
             fetching.exception()  # seen by whoever waited; nobody may be left to
 
@@ -262,10 +343,12 @@ class TokenVerifier:
         if self._audience not in (audience if isinstance(audience, list) else [audience]):
             raise TokenAudienceInvalid
         try:
-            expires_at, issued_at = int(claims["exp"]), int(claims["iat"])
-            not_before = int(claims.get("nbf", issued_at))
-        except (KeyError, TypeError, ValueError) as error:
+            expires_at, issued_at = claims["exp"], claims["iat"]
+            not_before = claims.get("nbf", issued_at)
+        except KeyError as error:
             raise TokenMalformed from error
+        if not all(type(moment) is int for moment in (expires_at, issued_at, not_before)):
+            raise TokenMalformed
         if expires_at <= now:
             raise TokenExpired
         if max(issued_at, not_before) > now + LEEWAY:
@@ -278,6 +361,8 @@ class TokenVerifier:
                 client_id=claims.get("client_id"),
                 session_id=claims.get("sid"),
                 token_id=claims["jti"],
+                kind="service" if claims["role"] == "service" else "user",
+                epoch=claims.get("epoch", 0),
                 expires_at=expires_at,
                 token=token,
             )

@@ -10,10 +10,9 @@ from typing import Final
 from fastapi import APIRouter, Response
 
 from triton_common.client import ServiceUnreachable
-from triton_common.errors import AppError, ContentTooLarge, NotAllowed, NotFound, TooManyRequests, problem_response
+from triton_common.errors import AppError, ContentTooLarge, NotAllowed, NotFound, problem_response
 
-LOGIN_PAUSE: Final = 2  # seconds until the gateway admits one more login of an address (infra/traefik/dynamic.yml)
-METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what it passes on to services (same)
+METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what it passes on to services (infra/traefik/dynamic.yml)
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,10 +33,6 @@ def gateway_problem(status: int) -> AppError:
             return NotAllowed(f"No path has this method. Those there are: {METHODS}.")
         case 413:
             return ContentTooLarge("Bodies of 10 MB and more are taken under /api/v1/analytics alone.")
-        case 429:
-            return TooManyRequests(
-                "Too many logins or token requests from this address; wait and try again.", retry_after=LOGIN_PAUSE
-            )
         case 503:
             return ServiceUnreachable("The service behind this path does not answer; try again.", retry_after=2)
         case _:

@@ -40,6 +40,9 @@ class CommonSettings(BaseSettings):
     max_body_bytes: int = Field(default=1_048_576, ge=1024, validation_alias="TRITON_MAX_BODY_BYTES")
     token_issuer: str = Field(default="triton", validation_alias="TRITON_TOKEN_ISSUER")
     token_audience: str = Field(default="triton", validation_alias="TRITON_TOKEN_AUDIENCE")
+    redis_url: SecretStr = Field(
+        default=SecretStr(""), validation_alias="REDIS_URL", description="Without it, tokens are good until they expire"
+    )
     auth_url: str = Field(default="http://127.0.0.1:8001", validation_alias="TRITON_AUTH_URL")
 
     @field_validator("cors_origins", mode="before")

@@ -1,23 +1,34 @@
 """auth-service: accounts, sessions, tokens and signing keys. Run by `uvicorn --factory auth_service.main:build`."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from joserfc.jwk import KeySetSerialization
 
-from auth_service import keys
+from auth_service import api_keys, keys, sso, sweeps
 from auth_service.bootstrap import bootstrap
+from auth_service.keys import KeyRing
 from auth_service.passwords import Passwords
-from auth_service.routes import answer_token_request_error, router
+from auth_service.revocations import Revoker
+from auth_service.routes import api_keys as api_key_routes
+from auth_service.routes import keys as key_routes
+from auth_service.routes import service_accounts as service_account_routes
+from auth_service.routes import sessions as session_routes
+from auth_service.routes import sso as sso_routes
+from auth_service.routes import users as user_routes
 from auth_service.service_accounts import TokenRequestError
 from auth_service.settings import Settings
+from auth_service.throttle import Throttle
 from auth_service.tokens import TokenIssuer
 from triton_common import gateway
+from triton_common.api_keys import ApiKeys
 from triton_common.app import create_app
-from triton_common.auth import TokenVerifier
-from triton_common.db import Database, postgres
+from triton_common.auth import Principal, TokenVerifier
+from triton_common.db import Database, postgres, transaction
+from triton_common.revocations import Revocation, redis_client
 
 
 def build(settings: Settings | None = None) -> FastAPI:
@@ -32,13 +43,28 @@ def build(settings: Settings | None = None) -> FastAPI:
             threads=chosen.hashing_threads,
             queue=chosen.hashing_queue,
         )
-        url = chosen.database_url.get_secret_value()
-        async with Database.connect(url, pool_size=chosen.pool_size) as database:
+        ring = KeyRing(keys.derive(chosen.key_secret, purpose="signing keys"), access_lifetime=chosen.access_token_ttl)
+        redis_url = chosen.redis_url.get_secret_value()
+
+        def apply(revocations: Sequence[Revocation]) -> None:
+            app.state.verifier.revoke(revocations)
+
+        async with AsyncExitStack() as stack:
+            stack.callback(passwords.close)
+            database = await stack.enter_async_context(
+                Database.connect(chosen.database_url.get_secret_value(), pool_size=chosen.pool_size)
+            )
+            redis = redis_client(redis_url) if redis_url else None
+            if redis is not None:
+                stack.push_async_callback(redis.aclose)
             app.state.database = database
             app.state.passwords = passwords
-            app.state.keys = await bootstrap(database, settings=chosen, passwords=passwords)
+            app.state.keys = ring
+            app.state.sso = sso.configured(chosen)
+            await bootstrap(database, ring, settings=chosen, passwords=passwords)
+            await stack.enter_async_context(app.state.verifier)
             app.state.issuer = TokenIssuer(
-                key=app.state.keys.signing,
+                keys=ring,
                 successor_key=keys.derive(chosen.key_secret, purpose="refresh tokens"),
                 issuer=chosen.token_issuer,
                 audience=chosen.token_audience,
@@ -46,24 +72,65 @@ def build(settings: Settings | None = None) -> FastAPI:
                 session_lifetime=chosen.refresh_token_ttl,
                 refresh_grace=chosen.refresh_grace,
             )
-            try:
-                yield
-            finally:
-                passwords.close()
+            app.state.throttle = Throttle(
+                redis,
+                free_of_account=chosen.throttle_account,
+                free_of_address=chosen.throttle_address,
+                window=chosen.throttle_window,
+            )
+            app.state.revoker = Revoker(database, redis, apply=apply, access_lifetime=chosen.access_token_ttl)
+            background = {
+                asyncio.create_task(app.state.revoker.run(), name="revocations to Redis"),
+                asyncio.create_task(
+                    sweeps.run(database, ring, app.state.revoker, rotation=chosen.key_rotation, lead=chosen.key_lead),
+                    name="sweeps",
+                ),
+            }
+            stack.push_async_callback(_stop, background)
+            yield
 
     async def own_keys() -> KeySetSerialization:
-        published: KeySetSerialization = app.state.keys.published
-        return published
+        ring: KeyRing = app.state.keys
+        async with transaction(app.state.database) as session:
+            await keys.load(session, ring)
+        return ring.published
+
+    async def own_principal(key: str) -> Principal:
+        return await api_keys.principal_of(app.state.database, key)
 
     app = create_app(
         chosen,
         name="auth-service",
         version=version("auth-service"),
         description="Accounts, sessions, tokens and signing keys",
-        routers=[router, gateway.router],
+        routers=[
+            session_routes.router,
+            sso_routes.router,
+            service_account_routes.tokens,
+            key_routes.public,
+            user_routes.router,
+            api_key_routes.router,
+            api_key_routes.internal,
+            service_account_routes.router,
+            key_routes.router,
+            gateway.router,
+        ],
         lifespan=lifespan,
         readiness=[postgres],
-        verifier=TokenVerifier(own_keys, issuer=chosen.token_issuer, audience=chosen.token_audience),
+        verifier=TokenVerifier(
+            own_keys,
+            issuer=chosen.token_issuer,
+            audience=chosen.token_audience,
+            api_keys=ApiKeys(own_principal, revocations_are_read=lambda: False),
+        ),
     )
-    app.add_exception_handler(TokenRequestError, answer_token_request_error)
+    app.add_exception_handler(TokenRequestError, service_account_routes.answer_token_request_error)
     return app
+
+
+async def _stop(tasks: Collection["asyncio.Task[None]"]) -> None:
+    """Cancel tasks until they have ended: redis-py's wait_for may hide one cancellation (python/cpython#86296)."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=0.2)

@@ -1,7 +1,9 @@
 """Password hashes: argon2id, in a small pool of threads of its own, so that a burst of logins stalls nobody else."""
 
 import asyncio
+import re
 import secrets
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
@@ -9,16 +11,45 @@ from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from triton_common.errors import Unavailable
+from triton_common.errors import Unavailable, Unprocessable
 
 MAX_LENGTH: Final = 128  # characters; what is longer is no password of ours and is not hashed
+
+_COMMON: Final = frozenset(FREQUENCY_LISTS["passwords"])  # the 30,000 most used of public leaks, lower case
+_EDGES: Final = re.compile(r"^[\W\d_]+|[\W\d_]+$")
+_LOOKALIKES: Final = str.maketrans("@4301!5$7", "aaeoiisst")
 
 T = TypeVar("T")
 
 
 class PasswordHashingBusy(Unavailable):
     """Too many logins at once; try again."""
+
+
+class PasswordTooCommon(Unprocessable):
+    """The password is one of those that are tried first."""
+
+
+def check_strength(password: str, *, email: str) -> None:
+    """Raises PasswordTooCommon for a password that many use, bare, padded with digits and signs, spelled with them, or
+    repeated; for one that is little else than the e-mail address; and for one of one or two characters.
+
+    Nothing else is asked of it but its length (NIST SP 800-63B §3.1.1.2).
+    """
+    plain = unicodedata.normalize("NFKC", password).casefold()
+    name, _, domain = email.partition("@")
+    for word in (plain, plain.translate(_LOOKALIKES)):
+        core = _unit(_EDGES.sub("", word))
+        if word in _COMMON or core in _COMMON or core in {"", name, domain, email, "triton"} or len(set(word)) <= 2:
+            raise PasswordTooCommon("Choose one that is not well known: several words that do not belong together.")
+
+
+def _unit(text: str) -> str:
+    """What a text repeats, or the text."""
+    again = (text + text).find(text, 1)  # the smallest rotation that is the text itself
+    return text[:again] if text and again < len(text) else text
 
 
 class Passwords:
@@ -31,14 +62,16 @@ class Passwords:
         self._dummy = self._hasher.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
-        """The password's hash, in PHC format."""
-        return await self._run(lambda: self._hasher.hash(password))
+        """The password's hash, in PHC format. Spellings that look alike are one (NFKC, as NIST SP 800-63B has it)."""
+        plain = unicodedata.normalize("NFKC", password)
+        return await self._run(lambda: self._hasher.hash(plain))
 
     async def verify(self, password: str, *, password_hash: str | None) -> bool:
         """Whether the hash is this password's. None, for nobody, takes as long and is False."""
         if len(password) > MAX_LENGTH:
             return False
-        matches = await self._run(lambda: self._matches(password_hash or self._dummy, password))
+        plain = unicodedata.normalize("NFKC", password)
+        matches = await self._run(lambda: self._matches(password_hash or self._dummy, plain))
         return matches and password_hash is not None
 
     def is_outdated(self, password_hash: str) -> bool:

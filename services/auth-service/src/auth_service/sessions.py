@@ -1,24 +1,35 @@
-"""Sessions: a login begins one, its refresh token is replaced at each use, logout or the reuse of a token ends it."""
+"""Sessions: a login begins one, its refresh token is replaced at each use; logout, its owner, an admin or the reuse of
+a token ends it, and its access tokens with it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
 
 from loguru import logger
 from prometheus_client import Counter
 from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from auth_service import tokens
+from auth_service import audit, tokens
+from auth_service.audit import ANONYMOUS, Actor, Origin
 from auth_service.models import RefreshToken, User, UserSession
-from auth_service.passwords import Passwords
-from auth_service.schemas import TokenPair
+from auth_service.passwords import Passwords, check_strength
+from auth_service.revocations import Revoker
+from auth_service.schemas import SessionPublic, TokenPair
+from auth_service.throttle import Throttle
 from auth_service.tokens import TokenIssuer
-from triton_common.auth import SCOPES_OF_ROLE
-from triton_common.db import Database, transaction
-from triton_common.errors import Unauthorized
+from triton_common.auth import Principal, scopes_of
+from triton_common.db import Database, newest, transaction
+from triton_common.errors import Forbidden, NotFound, Unauthorized
+from triton_common.revocations import Kind
+from triton_common.schemas import Page
 
 LOGIN_ATTEMPTS = Counter("triton_login_attempts_total", "Logins by outcome: succeeded or failed", ["outcome"])
 for _outcome in ("succeeded", "failed"):  # a series that begins at 0 shows its first increase
     LOGIN_ATTEMPTS.labels(_outcome)
+
+EndReason = Literal["logout", "token_reused", "ended", "ended_by_admin", "deactivated", "password_changed"]
 
 
 class InvalidCredentials(Unauthorized):
@@ -33,54 +44,121 @@ class RefreshTokenReused(Unauthorized):
     """The refresh token was used before, so its session has been ended."""
 
 
+class SessionNotFound(NotFound):
+    """There is no such session, or it is over."""
+
+
+class WrongPassword(Forbidden):
+    """The present password is another one."""
+
+
 async def log_in(
-    database: Database, *, passwords: Passwords, issuer: TokenIssuer, email: str, password: str
+    database: Database,
+    *,
+    passwords: Passwords,
+    throttle: Throttle,
+    issuer: TokenIssuer,
+    origin: Origin,
+    email: str,
+    password: str,
 ) -> TokenPair:
-    """Begin a session. Raises InvalidCredentials: after the same time, with the same words, for an unknown address too.
+    """Begin a session. Raises InvalidCredentials: after the same time, with the same words, for an unknown or
+    deactivated user too; TooManyAttempts.
 
     The password is hashed between two transactions: a queue of logins holds no connections.
     """
-    async with transaction(database) as session:
-        user = (await session.exec(select(User).where(User.email == email))).one_or_none()
-    if not await passwords.verify(password, password_hash=user.password_hash if user else None) or user is None:
-        LOGIN_ATTEMPTS.labels("failed").inc()
-        raise InvalidCredentials
-    rehashed = await passwords.hash(password) if passwords.is_outdated(user.password_hash) else None
-    async with transaction(database) as session:
-        if rehashed:  # unless the password was changed meanwhile
-            unchanged = (col(User.id) == user.id, col(User.password_hash) == user.password_hash)
-            await session.exec(update(User).where(*unchanged).values(password_hash=rehashed))
-        pair = await _begin(session, user, issuer=issuer)
-    LOGIN_ATTEMPTS.labels("succeeded").inc()
-    return pair
+    async with throttle.attempt(email, address=origin.address):
+        async with transaction(database) as session:
+            user = (await session.exec(select(User).where(User.email == email))).one_or_none()
+        matches = await passwords.verify(password, password_hash=user.password_hash if user else None)
+        rehashed = None
+        if user and user.password_hash and matches and passwords.is_outdated(user.password_hash):
+            rehashed = await passwords.hash(password)
+        async with transaction(database) as session:
+            pair = await _begin_if(session, user, matches=matches, rehashed=rehashed, issuer=issuer, origin=origin)
+        LOGIN_ATTEMPTS.labels("succeeded" if pair else "failed").inc()
+        if pair is None:  # raised only now: inside, it would roll back what the audit log tells of it
+            raise InvalidCredentials
+        return pair
 
 
-async def _begin(session: AsyncSession, user: User, *, issuer: TokenIssuer) -> TokenPair:
+async def _begin_if(
+    session: AsyncSession,
+    read: User | None,
+    *,
+    matches: bool,
+    rehashed: str | None,
+    issuer: TokenIssuer,
+    origin: Origin,
+) -> TokenPair | None:
+    """The session of the user as read before the hash, unless the password or the account changed meanwhile."""
+    user = await session.get(User, read.id, with_for_update=True) if read and matches else None
+    if user is None or read is None or user.password_hash != read.password_hash or user.deactivated_at is not None:
+        audit.record(
+            session,
+            "login.failed",
+            actor=ANONYMOUS,
+            origin=origin,
+            on=("user", str(read.id)) if read else None,
+            client_id=read.client_id if read else None,
+            outcome="refused",
+        )
+        return None
+    if rehashed:
+        user.password_hash = rehashed
+    return await begin(session, user, issuer=issuer, method="password", origin=origin)
+
+
+async def begin(
+    session: AsyncSession, user: User, *, issuer: TokenIssuer, method: Literal["password", "sso"], origin: Origin
+) -> TokenPair:
+    """The first tokens of a new session of a user who has shown who they are. Callers hold the user's row."""
     now = datetime.now(UTC)
     expired = (col(UserSession.user_id) == user.id, col(UserSession.expires_at) < now)
     await session.exec(delete(UserSession).where(*expired))
-    begun = UserSession(user_id=user.id, expires_at=now + issuer.session_lifetime)
+    begun = UserSession(
+        user_id=user.id,
+        expires_at=now + issuer.session_lifetime,
+        method=method,
+        address=origin.address,
+        user_agent=origin.user_agent,
+    )
     session.add(begun)
+    user.last_login_at = now
+    session.add(user)
     await session.flush()
     refresh_token = tokens.new_refresh_token()
     session.add(RefreshToken(token_hash=tokens.fingerprint(refresh_token), session_id=begun.id))
+    audit.record(
+        session,
+        "login.succeeded",
+        actor=Actor("user", str(user.id)),
+        origin=origin,
+        on=("session", str(begun.id)),
+        client_id=user.client_id,
+        method=method,
+    )
     return _pair(user, begun, refresh_token, issuer=issuer)
 
 
-async def refresh(database: Database, *, issuer: TokenIssuer, refresh_token: str) -> TokenPair:
+async def refresh(
+    database: Database, *, issuer: TokenIssuer, revoker: Revoker, origin: Origin, refresh_token: str
+) -> TokenPair:
     """Replace a refresh token by its successor. Raises InvalidRefreshToken, or RefreshTokenReused: the session is over.
 
     Within the grace the token just used is answered with the same successor, so that a client whose answer was lost, or
     which refreshed twice at once, keeps its session.
     """
     async with transaction(database) as session:
-        outcome = await _rotate(session, issuer=issuer, refresh_token=refresh_token)
+        outcome = await _rotate(session, issuer=issuer, revoker=revoker, origin=origin, refresh_token=refresh_token)
     if isinstance(outcome, Unauthorized):  # raised only now: inside, it would roll back the end of the session
         raise outcome
     return outcome
 
 
-async def _rotate(session: AsyncSession, *, issuer: TokenIssuer, refresh_token: str) -> TokenPair | Unauthorized:
+async def _rotate(
+    session: AsyncSession, *, issuer: TokenIssuer, revoker: Revoker, origin: Origin, refresh_token: str
+) -> TokenPair | Unauthorized:
     now = datetime.now(UTC)
     current = await _locked(session, refresh_token)
     if current is None or current.ended_at or current.expires_at <= now:
@@ -89,22 +167,136 @@ async def _rotate(session: AsyncSession, *, issuer: TokenIssuer, refresh_token: 
     user = await session.get_one(User, current.user_id)
     successor = issuer.successor(refresh_token)
     if token.used_at is None:
-        token.used_at = now
+        token.used_at = current.last_used_at = now
         session.add(RefreshToken(token_hash=tokens.fingerprint(successor), session_id=current.id))
         return _pair(user, current, successor, issuer=issuer)
     following = await session.get_one(RefreshToken, tokens.fingerprint(successor))
     if now - token.used_at < issuer.refresh_grace and following.used_at is None:
         return _pair(user, current, successor, issuer=issuer)
-    current.ended_at, current.end_reason = now, "token_reused"
+    _end(session, current, reason="token_reused", revoker=revoker)
+    audit.record(
+        session,
+        "session.token_reused",
+        actor=ANONYMOUS,
+        origin=origin,
+        on=("session", str(current.id)),
+        client_id=user.client_id,
+        outcome="refused",
+        user_id=str(user.id),
+    )
     logger.bind(session_id=str(current.id), user_id=str(user.id)).warning("refresh token used again: session ended")
     return RefreshTokenReused()
 
 
-async def log_out(session: AsyncSession, *, refresh_token: str) -> None:
+async def log_out(session: AsyncSession, *, revoker: Revoker, origin: Origin, refresh_token: str) -> None:
     """End the token's session. An unknown token, or one of a session that is over, changes nothing."""
     current = await _locked(session, refresh_token)
     if current is not None and current.ended_at is None:
-        current.ended_at, current.end_reason = datetime.now(UTC), "logout"
+        _end(session, current, reason="logout", revoker=revoker)
+        user = Actor("user", str(current.user_id))
+        audit.record(session, "session.ended", actor=user, origin=origin, on=("session", str(current.id)))
+
+
+async def page(
+    session: AsyncSession, *, by: Principal, user_id: UUID, limit: int, cursor: str | None
+) -> Page[SessionPublic]:
+    """A user's sessions that go on, newest first. Raises InvalidCursor."""
+    mine = (col(UserSession.user_id) == user_id, *_going_on())
+    found, next_cursor = await newest(session, UserSession, *mine, limit=limit, cursor=cursor)
+    return Page(
+        items=[
+            SessionPublic(
+                **one.model_dump(include=set(SessionPublic.model_fields)), current=str(one.id) == by.session_id
+            )
+            for one in found
+        ],
+        next_cursor=next_cursor,
+    )
+
+
+async def end(session: AsyncSession, *, by: Principal, revoker: Revoker, origin: Origin, session_id: UUID) -> None:
+    """End one of one's own sessions; with the scope users:admin, anyone's one sees. Raises SessionNotFound."""
+    found = await session.get(UserSession, session_id, with_for_update=True)
+    if found is None or found.ended_at is not None or found.expires_at <= datetime.now(UTC):
+        raise SessionNotFound
+    own = str(found.user_id) == by.subject
+    if not own and not (
+        "users:admin" in by.scopes
+        and (by.is_staff or (await session.get_one(User, found.user_id)).client_id == by.client_id)
+    ):
+        raise SessionNotFound
+    _end(session, found, reason="ended" if own else "ended_by_admin", revoker=revoker)
+    audit.record(session, "session.ended", actor=Actor.of(by), origin=origin, on=("session", str(session_id)))
+
+
+async def end_others(session: AsyncSession, *, by: Principal, user_id: UUID, revoker: Revoker, origin: Origin) -> None:
+    """End all of a user's sessions but the principal's own: one's others, or as an admin all of somebody else."""
+    own = str(user_id) == by.subject
+    reason: EndReason = "ended" if own else "ended_by_admin"
+    for ended in await end_all(session, user_id=user_id, reason=reason, revoker=revoker, but=by.session_id):
+        audit.record(session, "session.ended", actor=Actor.of(by), origin=origin, on=("session", str(ended)))
+
+
+async def end_all(
+    session: AsyncSession, *, user_id: UUID, reason: EndReason, revoker: Revoker, but: str | None = None
+) -> Sequence[UUID]:
+    """End a user's sessions, `but` one; answers which."""
+    conditions = [col(UserSession.user_id) == user_id, *_going_on()]
+    if but is not None:
+        conditions.append(col(UserSession.id) != UUID(but))
+    ids = (await session.exec(select(UserSession.id).where(*conditions).with_for_update())).all()
+    ended = update(UserSession).where(col(UserSession.id).in_(ids))
+    await session.exec(ended.values(ended_at=datetime.now(UTC), end_reason=reason))
+    for session_id in ids:
+        revoker.revoke(session, Kind.SESSION, str(session_id))
+    return ids
+
+
+async def change_password(
+    database: Database,
+    *,
+    by: Principal,
+    passwords: Passwords,
+    throttle: Throttle,
+    revoker: Revoker,
+    origin: Origin,
+    current: str,
+    new: str,
+) -> None:
+    """Replace one's own password and end one's other sessions. Raises WrongPassword, PasswordTooCommon,
+    TooManyAttempts: guesses count with those of logins."""
+    async with transaction(database) as session:
+        user = await session.get(User, UUID(by.subject))
+    if user is None or user.password_hash is None:
+        raise WrongPassword("This account has no password: it logs in by single sign-on.")
+    check_strength(new, email=user.email)
+    async with throttle.attempt(user.email, address=origin.address):
+        if not await passwords.verify(current, password_hash=user.password_hash):
+            raise WrongPassword
+    password_hash = await passwords.hash(new)
+    async with transaction(database) as session:
+        present = await session.get_one(User, user.id, with_for_update=True)
+        if present.password_hash != user.password_hash:
+            raise WrongPassword
+        present.password_hash, present.password_changed_at = password_hash, datetime.now(UTC)
+        await end_all(session, user_id=user.id, reason="password_changed", revoker=revoker, but=by.session_id)
+        audit.record(
+            session,
+            "user.password_changed",
+            actor=Actor.of(by),
+            origin=origin,
+            on=("user", by.subject),
+            client_id=user.client_id,
+        )
+
+
+def _going_on() -> list[Any]:
+    return [col(UserSession.ended_at).is_(None), col(UserSession.expires_at) > datetime.now(UTC)]
+
+
+def _end(session: AsyncSession, current: UserSession, *, reason: EndReason, revoker: Revoker) -> None:
+    current.ended_at, current.end_reason = datetime.now(UTC), reason
+    revoker.revoke(session, Kind.SESSION, str(current.id))
 
 
 async def _locked(session: AsyncSession, refresh_token: str) -> UserSession | None:
@@ -119,7 +311,8 @@ def _pair(user: User, session: UserSession, refresh_token: str, *, issuer: Token
     access_token = issuer.access_token(
         subject=user.id,
         role=user.role,
-        scopes=SCOPES_OF_ROLE[user.role],
+        scopes=scopes_of(user.role, client_id=user.client_id),
+        epoch=user.token_epoch,
         client_id=user.client_id,
         session_id=session.id,
     )

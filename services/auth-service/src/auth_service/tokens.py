@@ -10,9 +10,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from joserfc import jwt
-from joserfc.jwk import OKPKey
 from uuid_utils.compat import uuid7
 
+from auth_service.keys import KeyRing
 from triton_common.auth import ALGORITHM, TOKEN_TYPE
 
 
@@ -20,7 +20,7 @@ from triton_common.auth import ALGORITHM, TOKEN_TYPE
 class TokenIssuer:
     """Signs access tokens, derives a refresh token's successor, and knows how long each is good."""
 
-    key: OKPKey = field(repr=False)
+    keys: KeyRing = field(repr=False)
     successor_key: bytes = field(repr=False)
     issuer: str
     audience: str
@@ -34,11 +34,13 @@ class TokenIssuer:
         subject: UUID,
         role: str,
         scopes: frozenset[str],
+        epoch: int,
         client_id: UUID | None = None,
         session_id: UUID | None = None,
     ) -> str:
         """A JWT for `access_lifetime` from now; `session_id` is None for a machine, which has none."""
         now = int(time.time())
+        key = self.keys.signing
         claims: dict[str, str | int] = {
             "iss": self.issuer,
             "aud": self.audience,
@@ -48,13 +50,14 @@ class TokenIssuer:
             "jti": str(uuid7()),
             "role": role,
             "scope": " ".join(sorted(scopes)),
+            "epoch": epoch,
         }
         if session_id:
             claims["sid"] = str(session_id)
         if client_id:
             claims["client_id"] = str(client_id)
-        header = {"alg": ALGORITHM, "typ": TOKEN_TYPE, "kid": self.key.kid}
-        return jwt.encode(header, claims, self.key, algorithms=[ALGORITHM])
+        header = {"alg": ALGORITHM, "typ": TOKEN_TYPE, "kid": key.kid}
+        return jwt.encode(header, claims, key, algorithms=[ALGORITHM])
 
     @property
     def expires_in(self) -> int:
@@ -76,6 +79,6 @@ def new_refresh_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def fingerprint(refresh_token: str) -> bytes:
-    """What the database knows of a refresh token. Plain SHA-256: 256 random bits need no slow hash."""
-    return hashlib.sha256(refresh_token.encode()).digest()
+def fingerprint(token: str) -> bytes:
+    """What the database knows of a refresh token or an API key. Plain SHA-256: 256 random bits need no slow hash."""
+    return hashlib.sha256(token.encode()).digest()
