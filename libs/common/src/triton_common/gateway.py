@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from triton_common.client import ServiceUnreachable
 from triton_common.errors import AppError, ContentTooLarge, NotAllowed, NotFound, problem_response
 
-METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what it passes on to services (infra/traefik/dynamic.yml)
+METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # as in infra/traefik/dynamic.yml
 
 router = APIRouter(include_in_schema=False)
 
