@@ -101,3 +101,11 @@ def test_what_breaks_in_the_sending_thread_leaves_nobody_waiting(answering, monk
     with pytest.raises(SystemExit):
         calls.make(claim(Row(examples.job())))
     assert not calls._under_way
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_a_refusal_of_the_request_is_none_of_its_calls(answering, status: int):
+    calls = answering(lambda _: Response(status_code=status))
+
+    with pytest.raises(Unavailable):
+        calls.make(claim(Row(examples.job())))

@@ -182,11 +182,12 @@ class HotRoute:
             or not self._unusual.isdisjoint(headers)
             or request.scope.get("root_path")
             or request.scope["app"].dependency_overrides
+            or int(headers.get(b"content-length", b"0")) > limit
         ):
             raise _Unusual
         arguments = self._without_headers | {field.name: _valid(field, path[field.alias]) for field in self._path}
         if self._body is not None:
-            if headers.get(b"content-type") != _JSON or not 0 < int(headers.get(b"content-length", b"0")) <= limit:
+            if headers.get(b"content-type") != _JSON or b"content-length" not in headers:
                 raise _Unusual
             # never more lenient than the json.loads of FastAPI, and the same values where it accepts
             arguments[self._body.name] = _valid(self._body, from_json(await request.whole()))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from triton_common.client import Answer, SyncServiceClient, remote_error
-from triton_common.errors import AppError, TooManyRequests, Unauthorized, Unavailable
+from triton_common.errors import AppError, Conflict, NotFound, TooManyRequests, Unauthorized, Unavailable
 from triton_common.logging import current_request_id
 from triton_common.schemas import ClaimCall, FinishCall, ProgressCall
 from triton_common.telemetry import current_traceparent
@@ -92,6 +92,8 @@ class Calls:
         try:
             answers = self._service.request("POST", PATH, headers=_HEADERS, content=content)["answers"]
             return [_told(answer) for _, answer in zip(batch, answers, strict=True)]
+        except (NotFound, Conflict):  # of the request, not of a call: a jobs-service of an older release, say
+            return [Unavailable("jobs-service takes no calls now.")] * len(batch)
         except AppError as error:
             if len(batch) > 1 and error.status < 500 and not isinstance(error, TooManyRequests | Unauthorized):
                 # one of them is not understood: the others must not pay for that

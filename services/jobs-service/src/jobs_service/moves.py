@@ -307,7 +307,8 @@ TIME_OUT: Final = _move(
 # scan: one step a client, however many jobs wait. `place` is the job's among its client's in flight: 1 goes into the
 # lane that overtakes, so a client's first job does not wait behind another's thousand. One admits at a time: who takes
 # the lock first, in the same transaction, sees what was committed before.
-LOCK_ADMISSION: Final = f"SELECT pg_advisory_xact_lock({ADMISSION_LOCK})"
+LOCK_ADMISSION: Final = f"""
+SELECT set_config('transaction_timeout', '10s', true), pg_advisory_xact_lock({ADMISSION_LOCK})"""
 ADMIT: Final = f"""
 WITH RECURSIVE waiting AS (
   (SELECT client_id FROM generation_jobs WHERE {_WAITING} ORDER BY client_id LIMIT 1)
