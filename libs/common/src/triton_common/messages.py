@@ -1,9 +1,10 @@
 """Every message that crosses the queue. A message is plain data under a name that never changes."""
 
-from typing import ClassVar
+from datetime import datetime
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Message(BaseModel):
@@ -32,3 +33,30 @@ class Ping(Message):
 
     name = "agent_runner.ping"
     queue = "agent-runner"
+
+
+ActorKind = Literal["user", "service", "api_key", "anonymous", "system"]
+Outcome = Literal["succeeded", "refused", "failed"]
+
+
+class AuditEvent(Message):
+    """Event for the audit log, of a service's requests. Sent until it is stored; its id makes that once.
+
+    `object_kind` and `object_id` name what it was done to; `details` hold no secret and nothing of a member.
+    """
+
+    name = "audit.event"
+    queue = "triton:audit"
+
+    id: UUID
+    at: datetime
+    source: str
+    actor_kind: ActorKind
+    actor_id: str | None = None
+    action: str
+    object_kind: str | None = None
+    object_id: str | None = None
+    client_id: UUID | None = None
+    address: str | None = None
+    outcome: Outcome = "succeeded"
+    details: dict[str, Any] = Field(default_factory=dict)
