@@ -13,8 +13,9 @@ from fastapi import Response
 from platform_standin import Platform
 
 from agent_runner import attempts, runs
-from agent_runner.attempts import Attempt, Heart
+from agent_runner.attempts import Attempt
 from agent_runner.calls import Calls
+from agent_runner.heart import Heart
 from agent_runner.runs import Worker
 from triton_common.schemas import JobStage
 from triton_common.testing import eventually

@@ -9,9 +9,9 @@ from test_value_model import cohorts, propositions
 
 from agent_runner import document, gathering, value_model, writing
 from agent_runner.checking import Grounding
+from agent_runner.desk import Desk
 from agent_runner.models import Models
 from agent_runner.settings import Settings
-from agent_runner.stop import Stop
 from triton_common.schemas import CostCategory, DocumentContent, Effect, Fees
 
 DEAR = examples.terms(fees=Fees(per_engaged_member_per_month=Decimal("900.00"), one_time=Decimal("1000.00")))
@@ -25,7 +25,7 @@ def written(terms=None, **different) -> DocumentContent:
     grounding = Grounding.of(job, known)
     settings = Settings()
     draft = writing.write(
-        job, known, grounding, models=Models(settings), settings=settings, stop=Stop(), written=lambda _: None
+        job, known, grounding, desk=Desk(settings=settings, models=Models(settings)), written=lambda _: None
     )
     document.check(draft, grounding)
     return document.assemble(job, draft, known, reports=reports, model=model)

@@ -10,8 +10,8 @@ from loguru import logger
 
 from agent_runner.attempts import NotNow
 from agent_runner.stop import Stop
-from triton_common.client import ServiceUnreachable, SyncServiceClient
-from triton_common.errors import AppError, TooManyRequests, Unavailable, Unprocessable
+from triton_common.client import SyncServiceClient
+from triton_common.errors import TooManyRequests, Unavailable, Unprocessable
 from triton_common.schemas import (
     ClaimedJob,
     CohortReport,
@@ -87,21 +87,17 @@ def collect(analytics: SyncServiceClient, job: ClaimedJob, *, stop: Stop) -> Rep
 
 
 def _waiting(call: Callable[[], R], *, stop: Stop) -> R:
-    """The call's answer, once analytics-service is no longer busy. Raises NotNow when it stays so, or Stopped."""
+    """The call's answer, once analytics-service is no longer busy or away, as in a restart. Raises NotNow when it stays
+    so, or Stopped."""
     for tries_left in reversed(range(BUSY_TRIES)):
         try:
             return call()
         except (Unavailable, TooManyRequests) as error:
-            pause = _retry_after(error)
+            pause = error.retry_after
             if pause is None:
                 raise
-            logger.bind(code=error.code, pause=pause).warning("analytics-service is busy")
+            logger.bind(code=error.code, pause=pause).warning("analytics-service is busy or away")
             if not tries_left:
                 raise NotNow(max(pause, BUSY_BREAK) * random.uniform(1, 2)) from error  # noqa: S311  no secret
         stop.wait(pause * random.uniform(1, 2))  # noqa: S311  same; callers spread
     raise AssertionError("unreachable")
-
-
-def _retry_after(error: AppError) -> int | None:
-    """When analytics-service asks to come again. Not for one that does not answer: that it would is our guess."""
-    return None if isinstance(error, ServiceUnreachable) else error.retry_after

@@ -10,8 +10,10 @@ from loguru import logger
 from uuid_utils.compat import uuid7
 
 from agent_runner import attempts, collecting
-from agent_runner.attempts import Attempt, Heart, NotNow
+from agent_runner.attempts import Attempt, NotNow
 from agent_runner.calls import Calls
+from agent_runner.desk import Desk
+from agent_runner.heart import Heart
 from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
@@ -52,16 +54,21 @@ class Worker:
         """Opens no connection yet. Raises ValueError for an AGENT_MODEL that no provider has."""
         token = SyncServiceToken(settings.auth_url, client_id=settings.client_id, client_secret=settings.client_secret)
         jobs = SyncServiceClient(settings.jobs_url, token=token)
-        calls = Calls(jobs)
         return cls(
             settings=settings,
             makers=makers,
             jobs=jobs,
-            calls=calls,
-            heart=Heart(calls),
+            calls=Calls(jobs),
+            heart=Heart(Calls(jobs)),
             analytics=SyncServiceClient(settings.analytics_url, token=token, timeout=collecting.CALL_TIMEOUT),
             models=Models(settings),
             token=token,
+        )
+
+    def desk(self, attempt: Attempt) -> Desk:
+        """What the agents of an attempt share."""
+        return Desk(
+            settings=self.settings, models=self.models, stop=attempt.stop, job=attempt.job, worker=attempt.worker
         )
 
     def drain(self) -> None:

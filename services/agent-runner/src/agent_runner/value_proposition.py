@@ -37,9 +37,7 @@ def make(worker: Worker, attempt: Attempt) -> DocumentContent:
         job,
         facts,
         grounding,
-        models=worker.models,
-        settings=worker.settings,
-        stop=attempt.stop,
+        desk=worker.desk(attempt),
         written=lambda agent: attempt.report(
             60 if agent is writing.ANALYST else 80, JobStage.WRITING, f"{agent.name} is done"
         ),
