@@ -1,6 +1,7 @@
 """The API, and what documents promise of it. Its readiness is in test_health.py."""
 
 import pytest
+from pydantic import SecretStr
 
 from agent_runner import main
 from agent_runner.settings import Settings
@@ -8,8 +9,9 @@ from triton_common.testing import assert_openapi_matches
 
 
 @pytest.fixture
-async def http(running):
-    async with running(main.build(Settings())) as http:
+async def http(running, postgres_url):
+    settings = Settings(database_url=SecretStr(postgres_url), task_queue_url=SecretStr("memory://"))
+    async with running(main.build(settings)) as http:
         yield http
 
 

@@ -9,8 +9,8 @@ import examples
 from bedrock_standin import ANALYSIS, BROKEN, PROPOSAL, REFUSED, THROTTLED, Bedrock, Said
 from platform_standin import Platform, Row
 
-from agent_runner import providers, runs
-from agent_runner.budget import Budget, Price
+from agent_runner import runs
+from agent_runner.budget import Budget
 from agent_runner.conversation import AGENT_RETRIES
 from agent_runner.meter import AGENT_TOKENS, Meter
 from agent_runner.models import Models

@@ -34,8 +34,9 @@ async def ready(http, *, within: float = 30):
 
 
 @pytest.fixture
-async def http(running, redis_url):
-    async with running(main.build(Settings(task_queue_url=SecretStr(redis_url)))) as http:
+async def http(running, redis_url, postgres_url):
+    settings = Settings(task_queue_url=SecretStr(redis_url), database_url=SecretStr(postgres_url))
+    async with running(main.build(settings)) as http:
         yield http
 
 
@@ -76,8 +77,9 @@ async def test_a_worker_that_dies_is_missed_and_its_successor_seen(http, start, 
     await ready(http)
 
 
-async def test_without_redis_it_is_down(running):
-    settings = Settings(task_queue_url=SecretStr(f"redis://127.0.0.1:{free_port()}/0"))
+async def test_without_redis_it_is_down(running, postgres_url):
+    url = SecretStr(f"redis://127.0.0.1:{free_port()}/0")
+    settings = Settings(task_queue_url=url, database_url=SecretStr(postgres_url))
     async with running(main.build(settings)) as http:
         answer = await http.get("/health/ready")
     assert answer.status_code == 503

@@ -19,7 +19,7 @@ from triton_cli.stack import Part
 from triton_cli.state import ADMIN_EMAIL, CHECKOUT, CommandFailed, Secrets, State
 from triton_common.embedded import Postgres, Redis
 
-DATABASES: Final = ("auth", "jobs")
+DATABASES: Final = ("auth", "jobs", "agents")
 WORKER_THREADS: Final = 4  # more would ask analytics-service for more reports at once than it queues
 CHECK_TIMEOUT: Final = 5.0  # seconds
 GRACE: Final = 5  # seconds that a service gives its open requests when it stops
@@ -38,6 +38,7 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
     common = os.environ | urls | {"REDIS_URL": redis.url, "PYTHONUNBUFFERED": "1", "AGNO_TELEMETRY": "false"}
     agent = common | {
         "TASK_QUEUE_URL": redis.url,
+        "DATABASE_URL": postgres.url("agents"),
         "AGENT_CLIENT_ID": "agent-runner",
         "AGENT_CLIENT_SECRET": secrets.agent_client_secret,
         "AGENT_METRICS_PORT": str(port + 9),
@@ -70,8 +71,9 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
             stop_signal=redis.stop_signal,
             prepare=redis.prepare,
         ),
-        _migrations("auth", state, common | {"DATABASE_URL": postgres.url("auth")}),
-        _migrations("jobs", state, common | {"DATABASE_URL": postgres.url("jobs")}),
+        _migrations("auth", "auth-service", state, common | {"DATABASE_URL": postgres.url("auth")}),
+        _migrations("jobs", "jobs-service", state, common | {"DATABASE_URL": postgres.url("jobs")}),
+        _migrations("agents", "agent-runner", state, common | {"DATABASE_URL": postgres.url("agents")}),
         _service(
             "auth",
             "auth_service",
@@ -109,12 +111,12 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
                 "ANALYTICS_SPOOL_DIR": str(state.spool),
             },
         ),
-        _service("agent-runner", "agent_runner", port + 4, agent),
+        _service("agent-runner", "agent_runner", port + 4, agent, after=["agents-migrations"]),
         _service("console", "console", port + 5, common),
         Part(
             name="agent-worker",
             layer=WORKERS,
-            after=["redis"],
+            after=["redis", "agents-migrations"],
             command=[
                 *(sys.executable, "-m", "celery", "--quiet", "-A", "agent_runner.worker", "worker"),
                 *("--concurrency", str(WORKER_THREADS), "-Q", "agent-runner"),
@@ -148,8 +150,8 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
     ]
 
 
-def _migrations(name: str, state: State, environment: Mapping[str, str]) -> Part:
-    folder = CHECKOUT / "services" / f"{name}-service"
+def _migrations(name: str, service: str, state: State, environment: Mapping[str, str]) -> Part:
+    folder = CHECKOUT / "services" / service
     digest = hashlib.sha256()
     for file in sorted((folder / "migrations").rglob("*.py")):
         digest.update(file.name.encode() + file.read_bytes())

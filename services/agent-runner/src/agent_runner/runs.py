@@ -15,6 +15,7 @@ from agent_runner.calls import Calls
 from agent_runner.desk import Desk
 from agent_runner.heart import Heart
 from agent_runner.models import Models
+from agent_runner.recorder import Recorder
 from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
 from triton_common.client import SyncServiceClient, SyncServiceToken
@@ -45,6 +46,7 @@ class Worker:
     analytics: SyncServiceClient
     models: Models
     token: SyncServiceToken
+    recorder: Recorder
     running: set[Attempt] = field(default_factory=set)
     draining: threading.Event = field(default_factory=threading.Event)
     releasing: bool = False
@@ -63,12 +65,18 @@ class Worker:
             analytics=SyncServiceClient(settings.analytics_url, token=token, timeout=collecting.CALL_TIMEOUT),
             models=Models(settings),
             token=token,
+            recorder=Recorder(settings.database_url.get_secret_value()),
         )
 
     def desk(self, attempt: Attempt) -> Desk:
         """What the agents of an attempt share."""
         return Desk(
-            settings=self.settings, models=self.models, stop=attempt.stop, job=attempt.job, worker=attempt.worker
+            settings=self.settings,
+            models=self.models,
+            stop=attempt.stop,
+            job=attempt.job,
+            worker=attempt.worker,
+            record=self.recorder.keep,
         )
 
     def drain(self) -> None:
@@ -89,8 +97,8 @@ class Worker:
         attempt.hurry(patience=self.settings.shutdown_grace.total_seconds())
 
     def close(self) -> None:
-        """Close all connections; leases end by themselves."""
-        for connected in (self.heart, self.jobs, self.analytics, self.token, self.models):
+        """Close all connections, the records of runs written; leases end by themselves."""
+        for connected in (self.heart, self.jobs, self.analytics, self.token, self.models, self.recorder):
             connected.close()
 
 

@@ -15,6 +15,9 @@ class Settings(CommonSettings):
 
     model_config = SettingsConfigDict(env_prefix="AGENT_")
 
+    database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")
+    pool_size: int = Field(default=4, ge=1, description="The API's connections to Postgres; a worker has one")
+    runs_kept: timedelta = Field(default=timedelta(days=90), gt=timedelta(0), description="How long runs are kept")
     task_queue_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), validation_alias="TASK_QUEUE_URL")
     jobs_url: str = Field(default="http://127.0.0.1:8002", validation_alias="TRITON_JOBS_URL")
     analytics_url: str = Field(default="http://127.0.0.1:8003", validation_alias="TRITON_ANALYTICS_URL")
