@@ -19,7 +19,7 @@ PROPOSAL = {
     "executive_summary": ["{{programme}} would save {{prospect}} {{savings.base}}, net {{net.base}}."],
     "financial_case": ["Savings are {{savings.base.year1}} at first, and paid back by {{payback_month.base}}."],
     "assumptions": ["Of those who qualify, {{engagement.base}} take part in the 12-week programme."],
-    "risks": ["In the low case the net result is {{net.low}}, so effects matter most."],
+    "risks": ["In the low case the net result is {{net.low}}, so the effects decide."],
     "next_steps": ["Agree on the list of qualifying members, and settle when to start."],
 }
 

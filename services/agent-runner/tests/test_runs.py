@@ -33,7 +33,7 @@ def test_a_job_is_claimed_run_and_finished_with_a_document(platform: Platform, w
         *("executive_summary", "population", "cost_drivers", "programme_fit"),
         *("financial_case", "assumptions", "risks", "next_steps"),
     ]
-    assert document.prompt_versions == {"population_analyst": "1", "proposal_writer": "1"}
+    assert document.prompt_versions == {"population_analyst": "2", "proposal_writer": "2"}
     shown = {fact.id: fact.display for fact in document.facts}
     assert (shown["members"], shown["pmpm"], shown["cohort.members"]) == ("1,000", "$500.00", "100")
     assert not worker.running
@@ -52,7 +52,7 @@ def test_progress_goes_up_through_the_four_stages_under_the_jobs_request_id(plat
 
 def test_the_reports_are_read_in_parallel(platform: Platform, worker: Worker):
     row = platform.add(examples.job())
-    everyone = threading.Barrier(5, timeout=20)  # breaks, and the job fails, unless all five wait at the same time
+    everyone = threading.Barrier(6, timeout=20)  # breaks, and the job fails, unless all six wait at the same time
     platform.gate = Gate(everyone)
 
     assert run(worker, row) == "completed"

@@ -16,7 +16,7 @@ from agent_runner import document, replies, template
 from agent_runner.checking import AgentOutputUngrounded, Grounding
 from agent_runner.conversation import AgentCallRefused
 from agent_runner.desk import AgentContext, Desk
-from agent_runner.facts import Facts
+from agent_runner.facts import Facts, Source
 from agent_runner.models import Models
 from agent_runner.settings import Settings
 from agent_runner.template import BaseAgentTemplate, Instructions
@@ -47,7 +47,7 @@ class HeadlineWriter(BaseAgentTemplate[Headline]):
 def context(settings: Settings | None = None, **different: Any) -> AgentContext:
     chosen = (settings or Settings()).model_copy(update={"retry_pause": timedelta(milliseconds=1), **different})
     facts = Facts("USD")
-    facts.put("members", "Members", 27, "members", "test")
+    facts.put("members", "Members", 27, "members", Source("test", None, "made up"))
     return AgentContext(
         desk=Desk(settings=chosen, models=Models(chosen)),
         facts=facts,

@@ -1,13 +1,14 @@
 """From texts with references to the document: checked as a whole, figures put in, charts drawn from the reports."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
 from agent_runner.checking import AgentOutputUngrounded, Grounding, render
-from agent_runner.collecting import Reports
+from agent_runner.collecting import Reports, queries
+from agent_runner.conditions import Ranked, condition_name, conditions
 from agent_runner.facts import CARE, Facts, month_name
-from agent_runner.gathering import condition_name, conditions
+from agent_runner.figures import visible
 from agent_runner.models import OFFLINE
 from agent_runner.value_model import ValueModel, cents
 from agent_runner.writing import Draft
@@ -48,7 +49,7 @@ def assemble(job: ClaimedJob, draft: Draft, facts: Facts, *, reports: Reports, m
     results = draft.results
     written_by = next(iter(results.values())).model
     return DocumentContent(
-        title=f"{job.value_proposition_name} for {job.prospect_name}",
+        title=visible(f"{job.value_proposition_name} for {job.prospect_name}"),
         model=written_by,
         notice=OFFLINE_NOTICE if written_by == OFFLINE else None,
         currency=facts.currency,
@@ -57,16 +58,17 @@ def assemble(job: ClaimedJob, draft: Draft, facts: Facts, *, reports: Reports, m
             for key, title in SECTIONS.items()
         ],
         facts=list(facts.values()),
-        charts=charts(reports, model, currency=facts.currency),
+        reports=[query for query, _ in queries(job)],
+        charts=charts(job, reports, model, currency=facts.currency),
         prompt_versions={name: result.prompt_version for name, result in results.items()},
         input_tokens=sum(result.input_tokens for result in results.values()),
         output_tokens=sum(result.output_tokens for result in results.values()),
     )
 
 
-def charts(reports: Reports, model: ValueModel, *, currency: str) -> list[Chart]:
+def charts(job: ClaimedJob, reports: Reports, model: ValueModel, *, currency: str) -> list[Chart]:
     """Cost trend, top conditions by members and by cost, savings waterfall, cumulative net by month."""
-    base = model.cases["base"]
+    base, eligibility = model.cases["base"], job.value_proposition.eligibility
     waterfall = [(CARE[driver].capitalize(), base.savings_of(driver)) for driver in model.baseline]
     waterfall += [("Fees", -base.fees), ("Net result", base.net)]
     return [
@@ -84,14 +86,14 @@ def charts(reports: Reports, model: ValueModel, *, currency: str) -> list[Chart]
             title="Most common conditions",
             kind="bar",
             unit="members",
-            points=_bars((row, Decimal(row.members)) for row in conditions(reports.by_prevalence.rows)[:BARS]),
+            points=_bars(conditions(reports.by_prevalence.rows, eligibility), lambda row: Decimal(row.members)),
         ),
         Chart(
             key="top_conditions_cost",
             title="Conditions whose members cost most",
             kind="bar",
             unit=currency,
-            points=_bars((row, row.total_paid) for row in conditions(reports.by_cost.rows)[:BARS]),
+            points=_bars(conditions(reports.by_cost.rows, eligibility), lambda row: row.total_paid),
         ),
         Chart(
             key="savings_waterfall",
@@ -110,5 +112,5 @@ def charts(reports: Reports, model: ValueModel, *, currency: str) -> list[Chart]
     ]
 
 
-def _bars(rows: Iterable[tuple[ConditionRow, Decimal]]) -> list[ChartPoint]:
-    return [ChartPoint(label=condition_name(row), value=value) for row, value in rows]
+def _bars(ranked: list[Ranked], value: Callable[[ConditionRow], Decimal]) -> list[ChartPoint]:
+    return [ChartPoint(label=condition_name(row), value=value(row)) for _, row in ranked[:BARS]]

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
+from agent_runner.figures import visible
 from agent_runner.value_model import cents
 from triton_common.schemas import CostCategory, Fact
 
@@ -49,25 +50,49 @@ class Facts(Mapping[str, Fact]):
             raise TypeError(f"the fact {key} is no number")
         return value
 
-    def put(self, key: str, label: str, value: Decimal | int, unit: str, source: str) -> None:
+    def put(self, key: str, label: str, value: Decimal | int, unit: str, source: "Source") -> None:
         """A number; `unit` decides how it is shown."""
         value = Decimal(value)
-        self._facts[key] = Fact(
-            id=key, label=label, value=value, unit=unit, display=display(value, unit), source=source
-        )
+        self._put(key, label, value, unit=unit, shown=display(value, unit), source=source)
 
-    def put_money(self, key: str, label: str, value: Decimal, source: str) -> None:
+    def put_money(self, key: str, label: str, value: Decimal, source: "Source") -> None:
         """An amount in the document's currency."""
         self.put(key, label, cents(value), self.currency, source)
 
-    def put_share(self, key: str, label: str, part: Decimal | int, whole: Decimal | int, source: str) -> None:
+    def put_share(self, key: str, label: str, part: Decimal | int, whole: Decimal | int, source: "Source") -> None:
         """part / whole in percent; no fact when there is no whole."""
         if whole:
             self.put(key, label, tenths(100 * Decimal(part) / whole), "percent", source)
 
-    def put_text(self, key: str, label: str, value: str, source: str, *, unit: str = "text") -> None:
-        """A name, a code, a month."""
-        self._facts[key] = Fact(id=key, label=label, value=value, unit=unit, display=value, source=source)
+    def put_text(self, key: str, label: str, value: str, source: "Source", *, unit: str = "text") -> None:
+        """A name, a code, a month; in one line, without characters that cannot be seen."""
+        value = visible(value)
+        self._put(key, label, value, unit=unit, shown=value, source=source)
+
+    def _put(self, key: str, label: str, value: Decimal | str, *, unit: str, shown: str, source: "Source") -> None:
+        self._facts[key] = Fact(
+            id=key,
+            label=label,
+            value=value,
+            unit=unit,
+            display=shown,
+            source=f"{source.name}: {source.formula}",
+            formula=source.formula,
+            report=source.report,
+        )
+
+
+class Source(NamedTuple):
+    """Where a fact comes from: a report (or what else), and how its value follows from its fields, or from other facts,
+    which stand by their ids."""
+
+    name: str
+    report: str | None
+    formula: str
+
+    def of(self, formula: str) -> "Source":
+        """Another formula over the same."""
+        return self._replace(formula=formula)
 
 
 def tenths(value: Decimal) -> Decimal:
@@ -76,7 +101,7 @@ def tenths(value: Decimal) -> Decimal:
 
 
 def display(value: Decimal, unit: str) -> str:
-    """A number as text shows it: 1,234 members, $1,234, -$12.50, 12.5%, 2.4 times."""
+    """A number as text shows it: 1,234 members, $1,234, 12.5%, 2.4 times."""
     match unit:
         case "percent":
             return f"{trimmed(tenths(value))}%"
@@ -94,7 +119,7 @@ def display(value: Decimal, unit: str) -> str:
 def money(amount: Decimal, currency: str) -> str:
     """Thousands separated; whole units from 1,000 on, cents below."""
     digits = f"{abs(amount):,.0f}" if abs(amount) >= _WHOLE_FROM else f"{abs(amount):,.2f}"
-    sign = "-" if amount < 0 else ""
+    sign = "\N{MINUS SIGN}" if amount < 0 else ""
     symbol = _SYMBOL.get(currency)
     return f"{sign}{symbol}{digits}" if symbol else f"{currency} {sign}{digits}"
 
