@@ -34,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "demo: starts the real platform")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def config_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where nobody has logged in: whoever runs the tests may have, and theirs is no platform of tests."""
+    os.environ["TRITON_CONFIG_DIR"] = str(tmp_path_factory.mktemp("config"))
+
+
 @pytest.fixture
 def triton(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Start a `triton` command on the stand-in parts, in a session of its own; what it leaves running is ended."""

@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from triton_cli import filters, progress, reading
-from triton_cli.api import api_of
+from triton_cli.identity import api_of
 from triton_cli.main import app
 from triton_cli.state import CHECKOUT, CommandFailed, State
 from triton_common.schemas import JobPriority, JobStatus

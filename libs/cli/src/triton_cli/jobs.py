@@ -220,8 +220,9 @@ app = typer.Typer(
     help="Submit, follow, list and change generation jobs.",
     epilog="Exit status: 0 completed, or the command is done · 1 an error, told in a sentence · 2 wrong usage · "
     "3 the job failed · 4 it was cancelled · 5 --timeout was over first · 130 interrupted: the job goes on. "
-    "The platform is --url or TRITON_URL, else the one that `triton up` started here. The user is TRITON_TOKEN, or "
-    "TRITON_EMAIL and TRITON_PASSWORD, else the admin of the platform that runs here.",
+    "The platform is --url or TRITON_URL, else that of the last `triton login`, else the one that `triton up` started "
+    "here. The user is TRITON_TOKEN or TRITON_API_KEY, or TRITON_EMAIL and TRITON_PASSWORD, else who is logged in "
+    "there, else the admin of the platform that runs here.",
 )
 app.command("submit")(submit)
 app.command("list")(reading.list_jobs)
