@@ -70,6 +70,7 @@ def build(settings: Settings | None = None) -> FastAPI:
                 audience=chosen.token_audience,
                 access_lifetime=chosen.access_token_ttl,
                 session_lifetime=chosen.refresh_token_ttl,
+                session_idle=chosen.session_idle,
                 refresh_grace=chosen.refresh_grace,
             )
             app.state.throttle = Throttle(
