@@ -1,6 +1,7 @@
 """The pool that hashes passwords."""
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -94,3 +95,10 @@ async def test_logins_stall_nobody_else(make_settings, starting):
         assert (await http.get("/.well-known/jwks.json")).status_code == 200
         assert sum(login.done() for login in logins) < 8
         assert {login.status_code for login in await asyncio.gather(*logins)} == {401}
+
+
+async def test_hashes_give_way_to_requests(passwords):
+    await passwords.hash("a long enough password")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    assert max(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads) > own
