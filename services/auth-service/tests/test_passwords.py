@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -100,5 +101,5 @@ async def test_logins_stall_nobody_else(make_settings, starting):
 async def test_hashes_give_way_to_requests(passwords):
     await passwords.hash("a long enough password")
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
     assert max(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads) > own

@@ -58,7 +58,7 @@ def _unit(text: str) -> str:
 def _yield_to_others() -> None:
     """Hash when nobody else wants the core: requests take a millisecond of it now and then, hashes all there is."""
     with suppress(OSError):  # elsewhere than on Linux a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 class Passwords:
