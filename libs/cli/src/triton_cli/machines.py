@@ -114,8 +114,9 @@ def rotate_secret(
     account: AccountArgument,
     *,
     keep_old: Annotated[
-        float, typer.Option("--keep-old", parser=duration, metavar="TIME", help="The old one works as long: 10m, 2d.")
-    ] = 0.0,
+        float | None,
+        typer.Option("--keep-old", parser=duration, metavar="TIME", help="The old one works as long: 10m, 2d."),
+    ] = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
@@ -129,7 +130,7 @@ def rotate_secret(
     async def rotate() -> Json:
         async with api:
             path = f"{ACCOUNTS.path}/{await _account_id(api, account)}/rotate-secret"
-            rotated: Json = await api.post(path, json={"keep_old_for_seconds": int(keep_old)})
+            rotated: Json = await api.post(path, json={"keep_old_for_seconds": int(keep_old or 0)})
             return rotated
 
     made = until_signal(rotate())
