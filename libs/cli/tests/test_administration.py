@@ -2,11 +2,15 @@
 
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 
 import httpx2
 import pytest
+from rich.console import Console
 
+from triton_cli.lists import table_of
 from triton_cli.machines import ACCOUNTS, API_KEYS, KEYS
 from triton_cli.people import SESSIONS, USERS
 from triton_cli.state import CHECKOUT
@@ -199,4 +203,20 @@ def test_columns_are_fields_of_the_api():
         "SigningKeyPublic": KEYS,
     }
     for name, noun in known.items():
-        assert set(noun.columns) <= set(schemas[name]["properties"]), name
+        assert set(noun.shown) <= set(noun.columns) <= set(schemas[name]["properties"]), name
+
+
+def test_tables_fit_a_terminal():
+    text, when = "01a2062b-77b1-731e-ba97-729a1ac06727", (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    later = (datetime.now(UTC) + timedelta(days=30, hours=1)).isoformat()
+    agent = "Mozilla/5.0 (X11; Linux x86_64) \x1b[2J AppleWebKit/537.36 (KHTML, like Gecko)"
+    one = {"id": text, "address": "192.0.2.17", "user_agent": agent, "last_used_at": when, "current": True}
+    console = Console(width=80, file=StringIO())
+    console.print(table_of([one, one | {"current": False}], SESSIONS.shown))
+    console.print(table_of([{"id": text, "name": "x", "expires_at": later, "last_used_at": "9"}], API_KEYS.shown))
+    shown = console.file.getvalue()
+    for wanted in (text, "192.0.2.17", "2 h ago", "yes", "in 30 d"):
+        assert wanted in shown
+    assert "scopes" not in shown, "nobody has any"
+    assert "KHTML" not in shown
+    assert "\x1b" not in shown

@@ -4,6 +4,7 @@ import base64
 import json
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -90,7 +91,8 @@ async def logout(url: UrlOption = None, state: StateOption = DEFAULT_STATE) -> N
             return
         logins.remove(api.url)
     try:
-        await _end(api, known)
+        async with api:
+            await _end(api, known.refresh_token)
     except CommandFailed as error:
         raise CommandFailed(
             f"The session of {clean(known.email)} is forgotten here, and goes on at {api.url}, which was not told: "
@@ -125,26 +127,30 @@ def _email(known: Login | None) -> str:
 
 
 async def _begin(api: "Api", logins: Logins, path: str, body: Json) -> Json:
-    """Begin a session and keep it; the one that was kept before ends."""
+    """Begin a session and keep it; the one that was kept before ends. One that cannot be kept ends too."""
     async with api:
         asked_at = time.time()
         pair = await api.post(path, json=body)
         api.token = pair["access_token"]
-        who = await _who(api)
-        async with logins.locked():
-            before = logins.get(api.url)
-            logins.put(api.url, Login.of(pair, email=str(who["email"]), asked_at=asked_at), last=True)
-    if before is not None:
         try:
-            await _end(api, before)
-        except CommandFailed as error:
-            say(f"The session before goes on, since its end was not heard of: {error}", style="yellow")
+            who = await _who(api)
+            async with logins.locked():
+                before = logins.get(api.url)
+                logins.put(api.url, Login.of(pair, email=str(who["email"]), asked_at=asked_at), last=True)
+        except BaseException:
+            with suppress(CommandFailed):
+                await _end(api, pair["refresh_token"])
+            raise
+        if before is not None:
+            try:
+                await _end(api, before.refresh_token)
+            except CommandFailed as error:
+                say(f"The session before goes on, since its end was not heard of: {error}", style="yellow")
     return who
 
 
-async def _end(api: "Api", login: Login) -> None:
-    async with api:
-        await api.call("POST", f"{AUTH}/logout", json={"refresh_token": login.refresh_token})
+async def _end(api: "Api", refresh_token: str) -> None:
+    await api.call("POST", f"{AUTH}/logout", json={"refresh_token": refresh_token})
 
 
 async def _who(api: "Api") -> Json:

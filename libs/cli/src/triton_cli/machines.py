@@ -39,18 +39,21 @@ async def _api_key_id(api: "Api", text: str) -> str:
 ACCOUNTS: Final = Noun(
     path="/api/v1/auth/service-accounts",
     columns=("id", "name", "scopes", "client_id", "created_at", "last_used_at", "deactivated_at"),
+    shown=("id", "name", "scopes", "client_id", "last_used_at", "deactivated_at"),
     find=_account_id,
     metavar="ID|NAME",
 )
 API_KEYS: Final = Noun(
     path="/api/v1/auth/api-keys",
     columns=("id", "name", "hint", "scopes", "created_at", "expires_at", "last_used_at"),
+    shown=("id", "name", "scopes", "expires_at", "last_used_at"),
     find=_api_key_id,
     metavar="ID|NAME",
 )
 KEYS: Final = Noun(
     path="/api/v1/auth/keys",
     columns=("kid", "alg", "status", "created_at", "signs_from", "verifies_until"),
+    shown=("kid", "status", "created_at", "verifies_until"),
     find=quoted,
     metavar="KID",
 )
@@ -174,7 +177,7 @@ async def list_keys(as_json: JsonOption = False, url: UrlOption = None, state: S
     if as_json:
         print(json.dumps(found))
     elif output.is_terminal:
-        output.print(table_of(found["items"], KEYS.columns))
+        output.print(table_of(found["items"], KEYS.shown))
     else:
         print("".join(f"{columns(cells_of(key, KEYS.columns))}\n" for key in found["items"]), end="")
 
