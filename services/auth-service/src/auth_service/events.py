@@ -71,19 +71,20 @@ async def _newest(
 ) -> Sequence[Row[Any]]:
     """The next rows. Each filter has an index that ends in (at, id), so that nothing is sorted; the actions of a prefix
     are merged, each by its index."""
+    connection = await session.connection()
     conditions = _conditions(by, wanted)
     if after is not None:
         conditions.append(tuple_(col(AuditEvent.at), col(AuditEvent.id)) < tuple_(*after))
     if wanted.action is None or not wanted.action.endswith(".*"):
         arms = [select(*columns).where(*conditions)]
     else:
-        known: Sequence[str] = (await session.execute(_ACTIONS)).scalars().all()
+        known: Sequence[str] = (await connection.execute(_ACTIONS)).scalars().all()
         under = [action for action in known if action.startswith(wanted.action[:-1])]
         arms = [select(*columns).where(*conditions, col(AuditEvent.action) == action) for action in under]
     if not arms:
         return []
     merged = arms[0] if len(arms) == 1 else select(union_all(*arms).subquery())
-    return (await session.execute(merged.order_by(text("at DESC"), text("id DESC")).limit(limit))).all()
+    return (await connection.execute(merged.order_by(text("at DESC"), text("id DESC")).limit(limit))).all()
 
 
 def _conditions(by: Principal, wanted: AuditConditions) -> list[Any]:

@@ -11,6 +11,7 @@ from joserfc.jwk import KeySetSerialization
 from auth_service import api_keys, keys, sso, sweeps
 from auth_service.bootstrap import bootstrap
 from auth_service.chain import Sealer
+from auth_service.intake import Intake
 from auth_service.keys import KeyRing
 from auth_service.passwords import Passwords
 from auth_service.revocations import Revoker
@@ -91,6 +92,8 @@ def build(settings: Settings | None = None) -> FastAPI:
                     name="sweeps",
                 ),
             }
+            if redis is not None:
+                background.add(asyncio.create_task(Intake(database, redis).run(), name="audit events from Redis"))
             stack.push_async_callback(_stop, background)
             yield
 
