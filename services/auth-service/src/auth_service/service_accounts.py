@@ -23,9 +23,9 @@ from auth_service.schemas import (
 )
 from auth_service.throttle import Throttle
 from auth_service.tokens import TokenIssuer
-from triton_common.auth import SCOPES_OF_ROLE, Principal
+from triton_common.auth import SCOPES_OF_ROLE, STAFF_SCOPES, Principal
 from triton_common.db import Database, newest, transaction
-from triton_common.errors import BadRequest, NotFound, Unauthorized
+from triton_common.errors import BadRequest, NotFound, Unauthorized, Unprocessable
 from triton_common.revocations import Kind
 from triton_common.schemas import Page
 
@@ -57,6 +57,10 @@ class InvalidClient(TokenRequestError, Unauthorized):
 
 class ServiceAccountNotFound(NotFound):
     """There is no such service account."""
+
+
+class ScopeOfStaff(Unprocessable):
+    """A service account that is bound to a client would do what is staff's."""
 
 
 async def grant(
@@ -121,7 +125,8 @@ async def _authenticated(database: Database, *, passwords: Passwords, name: str,
 async def create(
     session: AsyncSession, *, by: Principal, origin: Origin, passwords: Passwords, new: ServiceAccountCreate
 ) -> ServiceAccountSecret:
-    """A new account and its secret. A name that is taken turns up at commit, as AlreadyExists."""
+    """A new account and its secret. Raises ScopeOfStaff; a name that is taken turns up at commit, as AlreadyExists."""
+    _check_scopes(new.scopes, client_id=new.client_id)
     secret = _new_secret()
     account = ServiceAccount(
         **new.model_dump(),
@@ -163,9 +168,10 @@ async def update_account(
     account_id: UUID,
     change: ServiceAccountUpdate,
 ) -> ServiceAccount:
-    """Change what an account may do. Raises ServiceAccountNotFound."""
+    """Change what an account may do. Raises ServiceAccountNotFound, ScopeOfStaff."""
     account = await get(session, account_id, change=True)
     wanted = change.model_dump(exclude_unset=True)
+    _check_scopes(wanted.get("scopes", []), client_id=account.client_id)
     changed = {name: value for name, value in wanted.items() if getattr(account, name) != value}
     for name, value in changed.items():
         setattr(account, name, value)
@@ -223,6 +229,11 @@ async def ensure(session: AsyncSession, *, passwords: Passwords, name: str, secr
     elif not await passwords.verify(secret, password_hash=account.secret_hash):
         account.secret_hash = await passwords.hash(secret)
         audit.record(session, "service_account.secret_rotated", actor=SYSTEM, on=("service_account", str(account.id)))
+
+
+def _check_scopes(scopes: list[str], *, client_id: UUID | None) -> None:
+    if client_id is not None and (beyond := sorted(STAFF_SCOPES.intersection(scopes))):
+        raise ScopeOfStaff(f"An account that is bound to a client cannot have the scope {beyond[0]}.")
 
 
 def _new_secret() -> str:

@@ -118,7 +118,8 @@ async def begin(
     await session.exec(delete(UserSession).where(*expired))
     begun = UserSession(
         user_id=user.id,
-        expires_at=now + issuer.session_lifetime,
+        created_at=now,
+        expires_at=issuer.session_end(began=now, used=now),
         method=method,
         address=origin.address,
         user_agent=origin.user_agent,
@@ -168,6 +169,7 @@ async def _rotate(
     successor = issuer.successor(refresh_token)
     if token.used_at is None:
         token.used_at = current.last_used_at = now
+        current.expires_at = issuer.session_end(began=current.created_at, used=now)
         session.add(RefreshToken(token_hash=tokens.fingerprint(successor), session_id=current.id))
         return _pair(user, current, successor, issuer=issuer)
     following = await session.get_one(RefreshToken, tokens.fingerprint(successor))
