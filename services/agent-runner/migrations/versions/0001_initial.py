@@ -18,6 +18,7 @@ def upgrade() -> None:
         "agent_runs",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", TIME, server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", TIME, server_default=sa.text("now()"), nullable=False),
         sa.Column("agent", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("prompt_version", sa.Text(), nullable=False),
@@ -50,6 +51,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_agent_runs_job_id"), "agent_runs", ["job_id", "id"])
     op.create_index(op.f("ix_agent_runs_client_id"), "agent_runs", ["client_id", "id"])
     op.create_index(op.f("ix_agent_runs_status"), "agent_runs", ["status", "id"])
+    op.create_index(op.f("ix_agent_runs_updated_at"), "agent_runs", ["updated_at"])
     op.create_index(
         op.f("ix_agent_runs_ends_by"), "agent_runs", ["ends_by"], postgresql_where=sa.text("status = 'running'")
     )

@@ -5,6 +5,7 @@ jobs-service decides everything: who holds a job, and whether an answer still co
 
 import contextvars
 import threading
+from contextlib import ExitStack
 from math import inf
 from time import monotonic
 from types import TracebackType
@@ -34,6 +35,7 @@ from triton_common.schemas import (
     ProblemDetail,
     ProgressCall,
 )
+from triton_common.telemetry import tracer
 
 HEARTBEAT: Final = 5.0  # seconds; half of the ten in which a cancelled job must stop
 # seconds that a claim is repeated: messages stay in the queue meanwhile, and a claim that was heard is answered at last
@@ -93,6 +95,7 @@ class Attempt:
         self._over = threading.Event()
         self._give_up_at = inf
         self._context = contextvars.Context()
+        self._stage: ExitStack | None = None
 
     def __enter__(self) -> Self:
         """Begin to have the lease renewed."""
@@ -105,17 +108,30 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Have it renewed no more. A job that was not finished goes to another worker when the lease ends."""
+        if self._stage is not None:
+            self._stage.close()
         self._over.set()
         self._heart.discard(self)
 
     def report(self, progress: int, stage: JobStage, message: str = "") -> None:
         """Tell how far the job is. Raises Stopped when it should end; jobs-service being away is no reason to."""
         report = JobProgress(attempt=self.job.attempt, progress=progress, stage=stage, message=message)
+        if self._stage is None or stage is not self._last.stage:
+            self._begin(stage)
         with self._reporting:
             if call := self._reports(report):
                 [answer] = self._calls.make_all([call])
                 self._hear(answer)
         self.stop.check()
+
+    def _begin(self, stage: JobStage) -> None:
+        """The span of a stage, until the next one begins; the job's thread works within it."""
+        if self._stage is not None:
+            self._stage.close()
+        self._stage = ExitStack()
+        self._stage.enter_context(
+            tracer.start_as_current_span(stage, attributes={"job_id": str(self.job.job_id)}, record_exception=False)
+        )
 
     def hurry(self, *, patience: float) -> None:
         """The worker shuts down: release the job, and try to say so for `patience` seconds at most."""

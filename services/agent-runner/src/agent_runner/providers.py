@@ -47,15 +47,20 @@ _TRANSIENT: Final = frozenset(
     }
 )
 
-# agno's log lines quote what providers say, and may quote prompts: ours tell the code
-_silent = logging.getLogger("agno.silent")
-_silent.disabled = True
-configure_agno_logging(
-    custom_default_logger=_silent,
-    custom_agent_logger=_silent,
-    custom_team_logger=_silent,
-    custom_workflow_logger=_silent,
-)
+
+def silence() -> None:
+    """agno's log lines quote what providers say, and may quote prompts: ours tell the code."""
+    silent = logging.getLogger("agno.silent")
+    silent.disabled = True
+    configure_agno_logging(
+        custom_default_logger=silent,
+        custom_agent_logger=silent,
+        custom_team_logger=silent,
+        custom_workflow_logger=silent,
+    )
+
+
+silence()
 
 
 class Bedrock:

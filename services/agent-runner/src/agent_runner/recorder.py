@@ -35,8 +35,9 @@ _COLUMNS: Final = (
 _CHANGING: Final = ("model", "status", "seconds", "calls", "input_tokens", "output_tokens", "cost", "error")
 # what is over stays as it is; a run that was taken for lost has its true end after all
 _UPSERT: Final = (
-    f"INSERT INTO agent_runs ({', '.join(_COLUMNS)}) VALUES ({', '.join(f'%({name})s' for name in _COLUMNS)}) "  # noqa: S608  our own names
-    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CHANGING)} "
+    f"INSERT INTO agent_runs ({', '.join(_COLUMNS)}, updated_at) "  # noqa: S608  our own names
+    f"VALUES ({', '.join(f'%({name})s' for name in _COLUMNS)}, clock_timestamp()) ON CONFLICT (id) DO UPDATE "
+    f"SET {', '.join(f'{name} = excluded.{name}' for name in (*_CHANGING, 'updated_at'))} "
     "WHERE agent_runs.status IN ('running', 'lost') AND excluded.status <> 'running'"
 ).encode()
 
@@ -71,6 +72,8 @@ class Recorder:
     def close(self, *, patience: float = 5.0) -> None:
         """Write what waits, for `patience` seconds at most."""
         with self._changed:
+            if self._closing_at is not None:
+                return
             self._closing_at = monotonic() + patience
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._waiting and not self._writing, patience)

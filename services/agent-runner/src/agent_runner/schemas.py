@@ -80,6 +80,6 @@ class AgentRunDetail(AgentRunPublic):
 
 def public(run: AgentRun, *, with_traceback: bool = False) -> dict[str, Any]:
     """A row as AgentRunPublic and AgentRunDetail take it."""
-    fields = run.model_dump(exclude={"created_at", "ends_by", "calls", "error"})
+    fields = run.model_dump(exclude={"created_at", "updated_at", "ends_by", "calls", "error"})
     error = run.error and run.error | {"traceback": run.error["traceback"] if with_traceback else None}
     return fields | {"model_calls": len(run.calls), "error": error}

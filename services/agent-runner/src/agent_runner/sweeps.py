@@ -9,7 +9,9 @@ from loguru import logger
 from triton_common.db import Database, DatabaseUnavailable, translated_errors
 
 INTERVAL: Final = 60.0  # seconds
-_LOST: Final = "UPDATE agent_runs SET status = 'lost' WHERE status = 'running' AND ends_by < now()"
+_LOST: Final = """
+    UPDATE agent_runs SET status = 'lost', updated_at = clock_timestamp() WHERE status = 'running' AND ends_by < now()
+"""
 # a part at a time: a table that was never swept must not be locked for minutes
 _OLD: Final = """
     DELETE FROM agent_runs WHERE id IN (

@@ -23,9 +23,11 @@ class AgentRun(Table, table=True):
         Index("ix_agent_runs_job_id", "job_id", "id"),
         Index("ix_agent_runs_client_id", "client_id", "id"),
         Index("ix_agent_runs_status", "status", "id"),
+        Index("ix_agent_runs_updated_at", "updated_at"),
         Index("ix_agent_runs_ends_by", "ends_by", postgresql_where=text("status = 'running'")),
     )
 
+    updated_at: datetime = timestamp(default=True)
     agent: str = Field(sa_type=Text)
     model: str = Field(sa_type=Text)
     prompt_version: str = Field(sa_type=Text)
