@@ -9,7 +9,7 @@ from platform_standin import Platform, Row
 
 from agent_runner import attempts, collecting, gathering, runs
 from agent_runner.runs import Worker
-from triton_common.errors import ContentTooLarge, Forbidden
+from triton_common.errors import ContentTooLarge, Forbidden, Unprocessable
 from triton_common.schemas import Fees, JobStage
 from triton_common.testing import eventually, free_port
 
@@ -309,6 +309,60 @@ def test_a_document_that_is_refused_fails_the_job(platform: Platform, worker: Wo
     [finish] = row.finishes
     assert finish.error is not None
     assert finish.error.code == "content_too_large"
+
+
+@pytest.mark.parametrize("refusal", [Forbidden, Unprocessable])
+@pytest.mark.parametrize("different", [{}, {"job_type": "weather_report"}])
+def test_an_attempt_whose_every_outcome_is_refused_ends_with_its_lease(
+    platform: Platform, worker: Worker, logged, refusal, different
+):
+    row = platform.add(examples.job(**different))
+
+    def refuse() -> None:
+        raise refusal
+
+    platform.hooks["finish"] = refuse
+
+    assert run(worker, row) == "lost"
+    assert row.status == "processing"
+    assert any(line["message"] == "the outcome is refused" for line in logged)
+
+
+def test_a_failure_whose_details_are_refused_is_told_without_them(platform: Platform, worker: Worker):
+    row = platform.add(examples.job(parameters={"colour": "red"}))
+
+    def refuse() -> None:
+        del platform.hooks["finish"]
+        raise Unprocessable
+
+    platform.hooks["finish"] = refuse
+
+    assert run(worker, row) == "failed"
+    [finish] = row.finishes
+    assert finish.error is not None
+    assert (finish.error.code, finish.error.details) == ("parameters_invalid", [])
+
+
+def test_a_worker_that_is_refused_its_release_leaves_the_job_to_its_lease(platform: Platform, worker: Worker):
+    row = platform.add(examples.job())
+
+    def refuse() -> None:
+        raise Forbidden
+
+    platform.hooks["finish"] = refuse
+    platform.hooks["summary"] = lambda: [worker.hurry(attempt) for attempt in worker.running]
+
+    assert run(worker, row) == "lost"
+
+
+def test_an_analytics_service_that_restarts_costs_no_attempt(platform: Platform, worker_with, monkeypatch):
+    monkeypatch.setattr(collecting, "BUSY_TRIES", 1)
+    worker = worker_with(analytics_url=f"http://127.0.0.1:{free_port()}")
+    row = platform.add(examples.job())
+
+    assert run(worker, row) == "released"
+    [finish] = row.finishes
+    assert finish.retry_after_seconds >= collecting.BUSY_BREAK
 
 
 def test_a_lost_lease_ends_the_attempt_quietly(platform: Platform, worker: Worker):
