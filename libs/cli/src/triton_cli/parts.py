@@ -1,7 +1,8 @@
 """The table of parts: what the stack of this machine is made of, on which port, with which environment.
 
 Ports are one block of ten from --port: +0 gateway, +1 auth, +2 jobs, +3 analytics, +4 agent-runner, +5 console,
-+6 redis, +7 postgres, +8 the gateway's own ping and metrics, +9 the agent worker's metrics.
++6 redis, +7 postgres, +8 the gateway's own ping and metrics, +9 the agent worker's metrics. AgentOS, which is started
+on demand, has a port of its own.
 """
 
 import asyncio
@@ -27,8 +28,11 @@ GRACE: Final = 5  # seconds that a service gives its open requests when it stops
 SERVERS, SERVICES, WORKERS, GATEWAY = range(4)
 
 
-def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
-    """All parts, the gateway at `port`. Raises CommandFailed or ServerNotStarted when one is not installed."""
+def parts_of(state: State, port: int, *, secrets: Secrets, agentos: int | None = None) -> list[Part]:
+    """All parts, the gateway at `port`, and AgentOS at `agentos`, if it is wanted.
+
+    Raises CommandFailed or ServerNotStarted when one is not installed.
+    """
     postgres = Postgres(state.postgres, port=port + 7, password=secrets.postgres_password)
     redis = Redis(state.redis, port=port + 6, password=secrets.redis_password)
     urls = {
@@ -113,6 +117,11 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
         ),
         _service("agent-runner", "agent_runner", port + 4, agent, after=["agents-migrations"]),
         _service("console", "console", port + 5, common),
+        *(
+            [_service("agentos", "agent_runner", agentos, agent, app="agentos", after=["agents-migrations"])]
+            if agentos
+            else []
+        ),
         Part(
             name="agent-worker",
             layer=WORKERS,
@@ -166,13 +175,21 @@ def _migrations(name: str, service: str, state: State, environment: Mapping[str,
     )
 
 
-def _service(name: str, package: str, port: int, environment: Mapping[str, str], *, after: Sequence[str] = ()) -> Part:
+def _service(
+    name: str,
+    package: str,
+    port: int,
+    environment: Mapping[str, str],
+    *,
+    after: Sequence[str] = (),
+    app: str = "main",
+) -> Part:
     return Part(
         name=name,
         layer=SERVICES,
         after=after,
         command=[
-            *(sys.executable, "-m", "uvicorn", "--factory", f"{package}.main:build"),
+            *(sys.executable, "-m", "uvicorn", "--factory", f"{package}.{app}:build"),
             *("--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"),
             *("--no-access-log", "--timeout-graceful-shutdown", str(GRACE)),
         ],

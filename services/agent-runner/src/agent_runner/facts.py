@@ -4,7 +4,7 @@ Text refers to a fact as `{{id}}`; nothing else in the platform writes a figure 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final, NamedTuple
@@ -33,6 +33,13 @@ class Facts(Mapping[str, Fact]):
     def __init__(self, currency: str) -> None:
         self.currency = currency
         self._facts: dict[str, Fact] = {}
+
+    @classmethod
+    def of(cls, known: Iterable[Fact], *, currency: str) -> "Facts":
+        """Facts that were put into a document."""
+        facts = cls(currency)
+        facts._facts = {fact.id: fact for fact in known}
+        return facts
 
     def __getitem__(self, key: str) -> Fact:
         return self._facts[key]
