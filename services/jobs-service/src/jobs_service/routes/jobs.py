@@ -26,7 +26,7 @@ from jobs_service.jobs import (
     JobNotOver,
     QueueFull,
 )
-from jobs_service.routes.state import ERRORS, BacklogDep, FollowerDep, IdempotencyKeyHeader, SettingsDep, accepted, once
+from jobs_service.routes.state import ERRORS, BacklogDep, FollowerDep, IdempotencyKeyHeader, SettingsDep, accepted
 from jobs_service.schemas.jobs import (
     JobCreate,
     JobEventPublic,
@@ -41,7 +41,7 @@ from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep, SessionDep
 from triton_common.errors import ProspectNotFound, problems
 from triton_common.hot import hot
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=problems(*ERRORS))
