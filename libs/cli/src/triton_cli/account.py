@@ -186,22 +186,21 @@ def _signed_on(api: "Api") -> str:
     return_to = f"{api.url}/?{urlencode({'triton-login': ours})}"
 
     async def check() -> None:
-        """Raises what the platform has against it, before anybody opens a browser."""
+        """Raises what the platform has against any single sign-on. Ours begins in the browser: one that begins here
+        would count as one that nobody finishes."""
         async with api:
-            await api.text(f"{AUTH}/sso/login", return_to=return_to)
+            try:
+                await api.text(f"{AUTH}/sso/login", return_to="nowhere")
+            except Refused as error:
+                if error.code != "return_to_not_allowed":
+                    raise
 
-    try:
-        until_signal(check())
-    except Refused as error:
-        if error.code == "return_to_not_allowed":
-            raise CommandFailed(
-                f"{api.url} lets no single sign-on come back to it: its AUTH_SSO_RETURN_ORIGINS must name {api.url}."
-            ) from None
-        raise
+    until_signal(check())
     say(
         f"Open this in a browser, and log in:\n\n  {api.url}{AUTH}/sso/login?{urlencode({'return_to': return_to})}\n\n"
         f"It ends at {api.url}. Copy the whole address from the browser's address bar, and paste it here within a "
-        "minute; it is not shown."
+        "minute; it is not shown.\nIf the browser shows return_to_not_allowed instead, the platform's "
+        f"AUTH_SSO_RETURN_ORIGINS must name {api.url}."
     )
     try:
         parts = urlsplit(asked("Address", hidden=True).strip())
