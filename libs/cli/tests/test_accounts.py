@@ -79,6 +79,7 @@ def test_a_session_from_login_to_logout(cli, auth, tmp_path):
     assert httpx2.post(f"{auth.url}/api/v1/auth/refresh", json={"refresh_token": refresh_token}).status_code == 401
     again = cli("logout", "--url", auth.url)
     assert (again.exit_code, again.stderr) == (0, f"Nobody is logged in at {auth.url}.\n")
+    assert as_json(cli("logout", "--url", auth.url, "--json")) == {"platform": auth.url, "ended": False}
     refused = cli("users", "list", "--url", auth.url)
     assert refused.exit_code == 1
     assert f"Nobody to log in as at {auth.url}: `triton login --url {auth.url}`" in refused.stderr

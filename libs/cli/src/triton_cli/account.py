@@ -80,25 +80,30 @@ def login(
 
 
 @sentences
-async def logout(url: UrlOption = None, state: StateOption = DEFAULT_STATE) -> None:
-    """End the session on the platform, and forget it here: also when the platform does not answer."""
+async def logout(as_json: JsonOption = False, url: UrlOption = None, state: StateOption = DEFAULT_STATE) -> None:
+    """End the session on the platform, and forget it here: also when the platform does not answer.
+
+    --json answers {"platform", "ended"}.
+    """
     logins = Logins()
     api = _platform(url, State(state), logins)
     async with logins.locked():
         known = logins.get(api.url)
-        if known is None:
-            say(f"Nobody is logged in at {api.url}.")
-            return
-        logins.remove(api.url)
+        if known is not None:
+            logins.remove(api.url)
     try:
-        async with api:
-            await _end(api, known.refresh_token)
+        if known is not None:
+            async with api:
+                await _end(api, known.refresh_token)
     except CommandFailed as error:
         raise CommandFailed(
-            f"The session of {clean(known.email)} is forgotten here, and goes on at {api.url}, which was not told: "
-            f"log in again and end it there with `triton sessions end`. {error}"
+            f"The session is forgotten here, and goes on at {api.url}, which was not told: log in again, and end it "
+            f"there with `triton sessions end`. {error}"
         ) from None
-    say(f"Logged out at {api.url}.")
+    if as_json:
+        print(json.dumps({"platform": api.url, "ended": known is not None}))
+    else:
+        say(f"Logged out at {api.url}." if known else f"Nobody is logged in at {api.url}.")
 
 
 @sentences
