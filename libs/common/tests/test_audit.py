@@ -357,6 +357,18 @@ async def test_ten_thousand_events_arrive_and_leave_the_disk(spool, redis_url):
     assert list(spool.iterdir()) == []
 
 
+async def test_a_process_that_stops_sends_what_it_has(spool, redis_url):
+    sender, opening = opened(spool, redis_url)
+    told = [event(number) for number in range(300)]
+    with auth_service(redis_url) as auth:
+        async with opening:
+            await sender.record(event())
+            await becomes(lambda: not sender.waiting)
+            await asyncio.gather(*(sender.record(one) for one in told))
+        assert auth.has(*(one.id for one in told))
+    assert list(spool.iterdir()) == []
+
+
 async def test_while_auth_service_is_away_disk_holds_what_memory_does_not(spool, redis_url, monkeypatch, hasty):
     monkeypatch.setattr("triton_common.spool.SEGMENT", 20_000)
     monkeypatch.setattr("triton_common.spool.CHUNK", 10_000)
