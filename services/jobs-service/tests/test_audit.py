@@ -8,7 +8,7 @@ from fastapi.routing import iter_route_contexts
 from jobs_service.main import build
 from jobs_service.settings import Settings
 from triton_common.audit import recorded_routes
-from triton_common.testing import recorded_events
+from triton_common.testing import WORKSPACE, recorded_events
 
 RECORDED = {
     ("POST", "/api/v1/prospects"): "prospect.created",
@@ -71,6 +71,11 @@ def test_every_route_records_or_is_known_to_answer_no_prospects_data():
     ours = [route for route in iter_route_contexts(app.routes) if str(route.path_format).count("/v1/")]
     silent = {(method, path) for path, methods in SILENT.items() for method in methods.split()}
     assert {(method, route.path_format) for route in ours for method in route.methods} == silent | RECORDED.keys()
+
+
+def test_every_action_is_explained():
+    text = (WORKSPACE / "docs" / "audit.md").read_text()
+    assert [action for action in [*RECORDED.values(), "document.exported"] if f"`{action}`" not in text] == []
 
 
 def asked(route, document):

@@ -150,16 +150,17 @@ class Trail:
         pause = QUICKEST
         while True:
             self._wake.clear()
-            before, self._reached = self._reached, False
+            progress = reached = False
             try:
                 progress = await self._turn(redis)
-                self._reached = True
+                reached = True
             except (RedisError, OSError) as error:
-                if before:
+                if self._reached:
                     logger.bind(error=type(error).__name__).warning("audit events wait: they could not be sent")
             except Exception as error:  # noqa: BLE001  the next turn may go better, and there must be one
                 logger.opt(exception=error).error("audit events could not be sent")
-            if not self._reached:
+            self._reached = reached
+            if not reached:
                 await asyncio.sleep(SLOWEST)
                 continue
             pause = QUICKEST if progress else min(2 * pause, SLOWEST)

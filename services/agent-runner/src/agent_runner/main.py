@@ -8,10 +8,10 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from agent_runner import routes, sweeps
-from agent_runner.health import WorkerWatch, worker
+from agent_runner.health import WorkerWatch, postgres, worker
 from agent_runner.settings import Settings
 from triton_common.app import create_app
-from triton_common.db import Database, postgres
+from triton_common.db import Database
 from triton_common.queue.factory import create_task_queue, task_queue
 
 

@@ -73,7 +73,7 @@ class Sealer:
             async with translated_errors(), self._database.pool.connection() as connection, connection.transaction():
                 rows = await self._batch(connection, after)
             if rows:
-                after = (rows[-1]["recorded_at"], rows[-1]["id"])  # not over the dead entries of the index again
+                after = (rows[-1]["recorded"], rows[-1]["id"])  # not over the dead entries of the index again
                 total += len(rows)
             if len(rows) < BATCH:
                 break
@@ -93,7 +93,7 @@ class Sealer:
                 "the audit log was changed: the event sealed last is another one, or gone"
             )
         found = await connection.execute(
-            f"SELECT id, recorded_at::text AS recorded_at, {AS_TEXT} AS text FROM audit_events"  # noqa: S608  a constant
+            f"SELECT id, recorded_at::text AS recorded, {AS_TEXT} AS text FROM audit_events"  # noqa: S608  a constant
             " WHERE seq IS NULL AND (recorded_at, id) > (%s::timestamptz, %s) ORDER BY recorded_at, id LIMIT %s",
             (*after, BATCH),
         )

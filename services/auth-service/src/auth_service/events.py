@@ -75,16 +75,17 @@ async def _newest(
     conditions = _conditions(by, wanted)
     if after is not None:
         conditions.append(tuple_(col(AuditEvent.at), col(AuditEvent.id)) < tuple_(*after))
+    newest = select(*columns).where(*conditions).order_by(text("at DESC"), text("id DESC")).limit(limit)
     if wanted.action is None or not wanted.action.endswith(".*"):
-        arms = [select(*columns).where(*conditions)]
-    else:
-        known: Sequence[str] = (await connection.execute(_ACTIONS)).scalars().all()
-        under = [action for action in known if action.startswith(wanted.action[:-1])]
-        arms = [select(*columns).where(*conditions, col(AuditEvent.action) == action) for action in under]
-    if not arms:
+        return (await connection.execute(newest)).all()
+    known: Sequence[str] = (await connection.execute(_ACTIONS)).scalars().all()
+    under = [action for action in known if action.startswith(wanted.action[:-1])]
+    if not under:
         return []
-    merged = arms[0] if len(arms) == 1 else select(union_all(*arms).subquery())
-    return (await connection.execute(merged.order_by(text("at DESC"), text("id DESC")).limit(limit))).all()
+    # each arm has its limit: without, Postgres reads and sorts them whole
+    arms = union_all(*[newest.where(col(AuditEvent.action) == action) for action in under]).subquery()
+    merged = select(arms).order_by(text("at DESC"), text("id DESC")).limit(limit)
+    return (await connection.execute(merged)).all()
 
 
 def _conditions(by: Principal, wanted: AuditConditions) -> list[Any]:

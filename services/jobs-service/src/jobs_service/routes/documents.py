@@ -9,13 +9,13 @@ from sqlmodel import col
 from jobs_service import documents
 from jobs_service.documents import DocumentNotFound
 from jobs_service.models import Document
-from jobs_service.routes.state import ERRORS, accepted, once
+from jobs_service.routes.state import ERRORS, accepted
 from jobs_service.schemas.documents import DocumentPublic, DocumentSummary
 from triton_common.audit import Event, recorded
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep
 from triton_common.errors import problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Page
 from triton_common.trail import AuditUnavailable
 

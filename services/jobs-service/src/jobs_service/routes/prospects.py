@@ -10,13 +10,13 @@ from jobs_service import catalogue
 from jobs_service.catalogue import ClientArchived, ClientNotFound
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import Prospect
-from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, once
+from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader
 from jobs_service.schemas.catalogue import ProspectCreate, ProspectPublic, ProspectUpdate
 from triton_common.audit import Event, recorded
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep, newest
 from triton_common.errors import ProspectNotFound, problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Page
 from triton_common.trail import AuditUnavailable
 
