@@ -175,7 +175,8 @@ def test_the_clients_own_comparison_is_allowed_in_its_phrase():
 
 
 def test_a_fault_names_its_place_and_words():
-    [fault] = GROUNDING.check("Of all members, {{members}}, some 27 stay for long.", place="risks[2]")
+    text = "Few leave. Of all members, {{members}}, some 27 stay for long. They do."
+    [fault] = GROUNDING.check(text, place="risks[2]")
 
     assert fault.field == "risks[2]"
     assert fault.issue == "“27” in “Of all members, {{…}}, some 27 stay for long.” must be a reference to a fact"

@@ -395,9 +395,35 @@ class Chart(Schema):
 
     key: str
     title: str
-    kind: Literal["bar", "line"]
+    kind: Literal["bar", "line", "waterfall"] = Field(
+        description="Of a waterfall the points are what is added and taken away, and at last what is left"
+    )
     unit: str
     points: list[ChartPoint]
+    section: str | None = Field(default=None, description="Where it stands; after the text without one")
+
+
+class Highlight(Schema):
+    """A figure for the first page."""
+
+    label: str
+    fact: str
+
+
+class TableRow(Schema):
+    """A row of facts."""
+
+    label: str
+    facts: list[str] = Field(description="One a column")
+
+
+class FactTable(Schema):
+    """Facts side by side."""
+
+    title: str
+    section: str
+    columns: list[str]
+    rows: list[TableRow]
 
 
 class DocumentContent(Schema):
@@ -410,6 +436,8 @@ class DocumentContent(Schema):
     sections: list[Section]
     facts: list[Fact]
     reports: list[ReportQuery] = []
+    highlights: list[Highlight] = []
+    tables: list[FactTable] = []
     charts: list[Chart] = []
     prompt_versions: dict[str, str] = {}
     input_tokens: int = 0

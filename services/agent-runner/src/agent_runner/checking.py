@@ -19,6 +19,7 @@ _CODE: Final = re.compile(r"[a-z0-9.]+")
 _BRACES: Final = re.compile(r"\S*[{}]\S*")
 # what would make another figure of one: {{a}}{{b}}, {{a}}.{{b}}, {{a}}k, -{{a}}
 _GLUED: Final = re.compile(rf"{BLANK}[^\s{BLANK}]{{0,2}}{BLANK}|[\w+\-\u2010-\u2015\u2212]{BLANK}|{BLANK}(?:\w|[.,]\w)")
+_NEAR: Final = 150  # characters of a sentence that are told, on either side
 ISSUES: Final = {
     "comparison": "says how figures compare: use a comparison fact, or leave it out",
     "date": "must be a reference to a fact, as every date or time",
@@ -69,9 +70,8 @@ class Grounding:
         rest = _BRACES.sub(" ", rest)
         for found in find(rest):
             if not (found.phrases & self._phrases or self._is_code(found.words)):
-                around = rest[max(0, found.start - 40) : found.start + len(found.words) + 40]
                 issue = ISSUES.get(found.code, "must be a reference to a fact")
-                yield found.code, f"“{found.words}” in “{_shown(around).strip()}” {issue}"
+                yield found.code, f"“{found.words}” in “{_shown(_sentence(rest, found.start))}” {issue}"
 
     def _is_code(self, words: str) -> bool:
         word = words.strip(EDGES).lower()
@@ -83,6 +83,14 @@ def render(text: str, facts: Mapping[str, Fact]) -> Paragraph:
     text = visible(text)
     shown = list(dict.fromkeys(REFERENCE.findall(text)))
     return Paragraph(text=REFERENCE.sub(lambda match: facts[match.group(1)].display, text), facts=shown)
+
+
+def _sentence(text: str, at: int) -> str:
+    """The sentence that this place is in, or what of it is near."""
+    start = max(text.rfind(mark, 0, at) for mark in (". ", "! ", "? ")) + 1
+    ends = [end for mark in (". ", "! ", "? ") if (end := text.find(mark, at)) >= 0]
+    end = min(ends, default=len(text)) + 1
+    return text[max(start, at - _NEAR) : min(end, at + _NEAR)].strip()
 
 
 def _shown(text: str) -> str:

@@ -10,9 +10,19 @@ from agent_runner.conditions import Ranked, condition_name, conditions
 from agent_runner.facts import CARE, Facts, month_name
 from agent_runner.figures import visible
 from agent_runner.models import OFFLINE
-from agent_runner.value_model import ValueModel, cents
+from agent_runner.value_model import CASES, ValueModel, cents
 from agent_runner.writing import Draft
-from triton_common.schemas import Chart, ChartPoint, ClaimedJob, ConditionRow, DocumentContent, Section
+from triton_common.schemas import (
+    Chart,
+    ChartPoint,
+    ClaimedJob,
+    ConditionRow,
+    DocumentContent,
+    FactTable,
+    Highlight,
+    Section,
+    TableRow,
+)
 
 SECTIONS: Final = {
     "executive_summary": "Executive summary",
@@ -27,6 +37,23 @@ SECTIONS: Final = {
 OFFLINE_NOTICE: Final = (
     "No language model wrote this document: its sentences were composed from the figures by fixed rules "
     "(offline:template)."
+)
+HIGHLIGHTS: Final = (
+    ("Members", "members"),
+    ("Cost per member per month", "pmpm"),
+    ("Members who qualify", "cohort.members"),
+    ("Savings, base case", "savings.base"),
+    ("Net of fees, base case", "net.base"),
+    ("Return on fees, base case", "roi.base"),
+)
+CASE_ROWS: Final = (
+    ("Share of qualifying members who take part", "engagement"),
+    ("Members who take part", "engaged"),
+    ("Savings", "savings"),
+    ("Fees", "fees"),
+    ("Net result", "net"),
+    ("Return on fees", "roi"),
+    ("Fees covered by", "payback_month"),
 )
 TREND_MONTHS: Final = 36  # older months say little about the next ones
 BARS: Final = 10
@@ -58,11 +85,25 @@ def assemble(job: ClaimedJob, draft: Draft, facts: Facts, *, reports: Reports, m
             for key, title in SECTIONS.items()
         ],
         facts=list(facts.values()),
+        highlights=[Highlight(label=label, fact=key) for label, key in HIGHLIGHTS if key in facts],
+        tables=[_cases(facts)],
         reports=[query for query, _ in queries(job)],
         charts=charts(job, reports, model, currency=facts.currency),
         prompt_versions={name: result.prompt_version for name, result in results.items()},
         input_tokens=sum(result.input_tokens for result in results.values()),
         output_tokens=sum(result.output_tokens for result in results.values()),
+    )
+
+
+def _cases(facts: Facts) -> FactTable:
+    """The three cases side by side."""
+    horizon = facts["horizon_months"].display
+    rows = [TableRow(label=label, facts=[f"{name}.{case}" for case in CASES]) for label, name in CASE_ROWS]
+    return FactTable(
+        title=f"The three cases over {horizon} months",
+        section="financial_case",
+        columns=[f"{case.capitalize()} case" for case in CASES],
+        rows=[row for row in rows if all(key in facts for key in row.facts)],
     )
 
 
@@ -74,6 +115,7 @@ def charts(job: ClaimedJob, reports: Reports, model: ValueModel, *, currency: st
     return [
         Chart(
             key="cost_trend",
+            section="population",
             title="Cost per member per month",
             kind="line",
             unit=currency,
@@ -83,6 +125,7 @@ def charts(job: ClaimedJob, reports: Reports, model: ValueModel, *, currency: st
         ),
         Chart(
             key="top_conditions_members",
+            section="population",
             title="Most common conditions",
             kind="bar",
             unit="members",
@@ -90,6 +133,7 @@ def charts(job: ClaimedJob, reports: Reports, model: ValueModel, *, currency: st
         ),
         Chart(
             key="top_conditions_cost",
+            section="cost_drivers",
             title="Conditions whose members cost most",
             kind="bar",
             unit=currency,
@@ -97,13 +141,15 @@ def charts(job: ClaimedJob, reports: Reports, model: ValueModel, *, currency: st
         ),
         Chart(
             key="savings_waterfall",
+            section="financial_case",
             title=f"From savings to net result in {model.horizon_months} months, base case",
-            kind="bar",
+            kind="waterfall",
             unit=currency,
             points=[ChartPoint(label=label, value=cents(value)) for label, value in waterfall],
         ),
         Chart(
             key="cumulative_net",
+            section="financial_case",
             title="Net result so far by month, base case",
             kind="line",
             unit=currency,
