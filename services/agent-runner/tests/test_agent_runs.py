@@ -236,6 +236,7 @@ async def test_a_run_has_its_calls_and_for_admins_where_it_failed(http, as_user,
         (f"{RUNS}/none", 422, "validation_failed"),
         (f"{RUNS}?cursor=none", 400, "invalid_cursor"),
         (f"{RUNS}?status=well", 422, "validation_failed"),
+        (f"{RUNS}?status=lost&status=failed", 422, "validation_failed"),
     ],
 )
 async def test_what_is_not_there_and_not_understood(http, as_user, path, status, code):

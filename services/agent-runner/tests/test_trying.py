@@ -17,7 +17,7 @@ def document(platform: Platform, worker: Worker, tmp_path):
     row = platform.add(examples.job())
     runs.run(worker, row.job.job_id, name="worker-1", task_id=None)
     file = tmp_path / "document.json"
-    file.write_text(row.document.model_dump_json())
+    file.write_text(f'{{"id": "x", "content": {row.document.model_dump_json()}}}')
     return file
 
 

@@ -13,7 +13,7 @@ from agent_runner.writing import AGENTS
 from triton_common.auth import InsufficientScope, MissingToken, Principal, require
 from triton_common.db import DatabaseUnavailable, SessionDep, newest
 from triton_common.errors import NotFound, problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
@@ -41,7 +41,11 @@ async def list_agents(request: Request) -> list[AgentPublic]:
     ]
 
 
-@router.get("/runs", responses=problems(MissingToken, InsufficientScope, InvalidCursor, DatabaseUnavailable))
+@router.get(
+    "/runs",
+    dependencies=[once()],
+    responses=problems(MissingToken, InsufficientScope, InvalidCursor, DatabaseUnavailable),
+)
 async def list_runs(  # noqa: PLR0917  FastAPI calls it by name
     session: SessionDep,
     principal: Reader,

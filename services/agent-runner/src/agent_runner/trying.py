@@ -73,7 +73,8 @@ def main(name: str, file: str) -> int:
         agents = {agent.name: agent for agent in AGENTS}
         if name not in agents:
             raise AgentNotFound(f"There is no agent {name}. There are: {', '.join(agents)}.")
-        told = try_agent(agents[name], json.loads(Path(file).read_text("utf-8")), Settings())
+        given = json.loads(Path(file).read_text("utf-8"))
+        told = try_agent(agents[name], given.get("content", given), Settings())  # the API has a document within its row
     except AppError as error:
         details = [detail.model_dump() for detail in error.details]
         told = {"error": {"code": error.code, "message": error.message, "details": details}}
