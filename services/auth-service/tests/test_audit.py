@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from sqlalchemy import event
 from uuid_utils.compat import uuid7
 
 from auth_service import events
-from auth_service.audit_schemas import AuditConditions
+from auth_service.audit_schemas import AuditConditions, AuditFilter
 from auth_service.models import AuditEvent
 from triton_common.auth import Principal
+from triton_common.db import Database, transaction
 
 ADMIN = {"email": "ada@triton.local", "password": "a long enough password"}
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -245,3 +247,50 @@ async def test_a_report_tells_what_was_changed(http, bearer, app, postgres_url, 
     assert rows("SELECT outcome FROM audit_events WHERE action = 'audit.verified' ORDER BY at DESC LIMIT 1") == [
         ("failed",)
     ]
+
+
+FILL = """
+INSERT INTO audit_events (id, at, source, actor_kind, actor_id, action, object_kind, object_id, client_id, request_id,
+  outcome, details)
+SELECT gen_random_uuid(), now() - i * interval '1 s', 'jobs-service',
+  CASE WHEN mod(i, 50) = 0 THEN 'system' ELSE 'user' END, CASE WHEN mod(i, 50) > 0 THEN mod(i, 500)::text END,
+  'thing.' || mod(i, 40), 'thing' || mod(i, 40), mod(i, 5000)::text, md5(mod(i, 100)::text)::uuid, i::text,
+  CASE WHEN mod(i, 100) = 0 THEN 'refused' ELSE 'succeeded' END, '{}'
+FROM generate_series(1, 20000) AS i"""
+FILTERS = [
+    {},
+    {"actor": "7"},
+    {"actor": "system"},
+    {"action": "thing.7"},
+    {"action": "thing.*"},
+    {"object_kind": "thing7"},
+    {"object_id": "7"},
+    {"client_id": "8f14e45f-ceea-467f-8e5b-1a8c9e2d6f10"},
+    {"outcome": "refused"},
+    {"outcome": "succeeded"},
+    {"request_id": "7"},
+    {"since": START, "until": START + timedelta(days=1)},
+    {"actor": "7", "action": "thing.*", "outcome": "refused"},
+]
+
+
+async def test_no_filter_reads_the_whole_log(postgres_url, rows):
+    rows(FILL)
+    rows("ANALYZE audit_events")
+    asked = []
+
+    def keep(_, __, statement, parameters, *___):
+        asked.append((statement, parameters))
+
+    by = Principal(subject="1", role="admin", scopes=frozenset(), token_id="1", expires_at=1, token="1")
+    async with Database.connect(postgres_url) as database, transaction(database) as session:
+        event.listen(database.engine.sync_engine, "before_cursor_execute", keep)
+        for conditions in FILTERS:
+            await events.page(session, by=by, wanted=AuditFilter(**conditions))
+        event.remove(database.engine.sync_engine, "before_cursor_execute", keep)
+        connection = await session.connection()
+        assert len(asked) >= len(FILTERS)
+        for statement, parameters in asked:
+            plan = str((await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).all())
+            assert "ix_audit_events_" in plan
+            assert "Seq Scan" not in plan
