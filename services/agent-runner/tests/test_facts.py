@@ -30,7 +30,7 @@ def gathered(*, job=None, **different) -> Facts:
         ("0", "USD", "$0.00"),
         ("30", "percent", "30%"),
         ("33.33", "percent", "33.3%"),
-        ("-66.25", "percent", "-66.2%"),
+        ("-66.25", "percent", "\N{MINUS SIGN}66.2%"),
         ("2.35", "times", "2.4 times"),
         ("27", "members", "27"),
         ("12000", "claims", "12,000"),

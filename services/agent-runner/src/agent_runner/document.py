@@ -110,7 +110,8 @@ def _cases(facts: Facts) -> FactTable:
 def charts(job: ClaimedJob, reports: Reports, model: ValueModel, *, currency: str) -> list[Chart]:
     """Cost trend, top conditions by members and by cost, savings waterfall, cumulative net by month."""
     base, eligibility = model.cases["base"], job.value_proposition.eligibility
-    waterfall = [(CARE[driver].capitalize(), base.savings_of(driver)) for driver in model.baseline]
+    saved = {driver: base.savings_of(driver) for driver in model.baseline}
+    waterfall = [(CARE[driver].capitalize(), amount) for driver, amount in saved.items() if amount]
     waterfall += [("Fees", -base.fees), ("Net result", base.net)]
     return [
         Chart(

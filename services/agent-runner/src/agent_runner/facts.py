@@ -22,6 +22,7 @@ CARE: Final[dict[CostCategory, str]] = {
     CostCategory.PHARMACY: "pharmacy",
     CostCategory.OTHER: "other care",
 }
+MINUS: Final = "\N{MINUS SIGN}"
 _SYMBOL: Final = {"USD": "$", "EUR": "€", "GBP": "£"}
 _WHOLE_FROM: Final = 1000  # cents say nothing beside amounts this large
 _ONE_DECIMAL_BELOW: Final = 100  # of members expected, 4.2 is not 4, but 412.3 is 412
@@ -126,14 +127,14 @@ def display(value: Decimal, unit: str) -> str:
 def money(amount: Decimal, currency: str) -> str:
     """Thousands separated; whole units from 1,000 on, cents below."""
     digits = f"{abs(amount):,.0f}" if abs(amount) >= _WHOLE_FROM else f"{abs(amount):,.2f}"
-    sign = "\N{MINUS SIGN}" if amount < 0 else ""
+    sign = MINUS if amount < 0 else ""
     symbol = _SYMBOL.get(currency)
     return f"{sign}{symbol}{digits}" if symbol else f"{currency} {sign}{digits}"
 
 
 def trimmed(value: Decimal) -> str:
-    """Without a zero that says nothing: 30.0 → 30."""
-    return f"{value:,f}".removesuffix(".0")
+    """Without a zero that says nothing: 30.0 → 30; with a minus sign, where a hyphen would break a line."""
+    return f"{value:,f}".removesuffix(".0").replace("-", MINUS)
 
 
 def month_name(day: date) -> str:

@@ -95,6 +95,11 @@ def programme_fit(facts: Facts) -> list[str]:
             "On average, a qualifying member costs {{cohort.pmpm}} per month, {{compare.cohort_rest}} a member who "
             "does not qualify, at {{rest.pmpm}}."
         )
+    if "compare.baseline" in facts and "baseline.period" in facts:
+        text.append(
+            "The financial case starts from {{baseline.period}}. In that time a qualifying member cost "
+            "{{baseline.pmpm}} per month, {{compare.baseline}} over all the data."
+        )
     if drivers := _care(facts, "cohort.cost", with_amount=False):
         text.append(_led(facts, "largest.cohort.cost", drivers, otherwise="Their cost goes to"))
     period = ", {{baseline.period}}" if "baseline.period" in facts else ""
