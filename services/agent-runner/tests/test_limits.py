@@ -6,24 +6,28 @@ from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
+import examples
 import pytest
 from bedrock_standin import ANALYSIS, BROKEN, REFUSED, THROTTLED, Bedrock, Said
 from billiard.exceptions import SoftTimeLimitExceeded
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from platform_standin import Platform
 from pydantic import BaseModel
 
-from agent_runner import attempts, conversation, meter, providers, template
+from agent_runner import attempts, conversation, meter, providers, runs, template
 from agent_runner.budget import AgentBudgetExceeded, Price
 from agent_runner.checking import Grounding
 from agent_runner.conversation import AgentCallFailed, AgentCallRefused
 from agent_runner.desk import AgentContext, Desk
 from agent_runner.facts import Facts
 from agent_runner.models import Models
+from agent_runner.runs import Worker
 from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
 from agent_runner.template import AgentOutputInvalid, AgentResult, BaseAgentTemplate, Instructions
+from triton_common.schemas import JobStage
 
 MODEL, OTHER = "bedrock:example.model-v1:0", "bedrock:example.other-v1:0"
 GOOD = {"text": "All is well."}
@@ -289,6 +293,19 @@ def test_each_run_call_retry_and_tool_is_a_span_without_prompts(
     assert whole.attributes["gen_ai.usage.input_tokens"] == 200
     assert ended[0].attributes["error.type"] == "ThrottlingException"
     assert "a secret note" not in str([span.to_json() for span in ended])
+
+
+def test_each_stage_of_a_job_is_a_span_around_its_agents(
+    platform: Platform, worker: Worker, spans: InMemorySpanExporter
+):
+    row = platform.add(examples.job())
+
+    assert runs.run(worker, row.job.job_id, name="worker-1", task_id=None) == "completed"
+
+    ended = {span.name: span for span in spans.get_finished_spans()}
+    assert set(JobStage) <= ended.keys()
+    assert ended["invoke_agent proposal_writer"].parent.span_id == ended["writing"].context.span_id
+    assert ended["checking"].parent is None or ended["checking"].parent.span_id != ended["writing"].context.span_id
 
 
 def test_prompts_are_in_spans_when_a_setting_says_so(run: Run, bedrock: Bedrock, spans: InMemorySpanExporter):

@@ -104,7 +104,7 @@ class Meter:
                 span.set_attribute("error.type", call.reason)
                 raise
             finally:
-                call.seconds = monotonic() - started
+                call.seconds = round(monotonic() - started, 4)
                 span.set_attribute("gen_ai.usage.input_tokens", call.input_tokens)
                 span.set_attribute("gen_ai.usage.output_tokens", call.output_tokens)
 

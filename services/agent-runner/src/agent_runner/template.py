@@ -144,7 +144,7 @@ class BaseAgentTemplate(ABC, Generic[Output]):
                 span.set_status(StatusCode.ERROR, outcome)
                 raise
             finally:
-                record.seconds = monotonic() - started
+                record.seconds = round(monotonic() - started, 4)
                 record.calls = meter.calls
                 span.set_attribute("gen_ai.request.model", record.model)
                 span.set_attribute("gen_ai.usage.input_tokens", record.input_tokens)
