@@ -160,7 +160,8 @@ def test_records_beyond_the_most_that_may_wait_are_lost_and_said_so(monkeypatch,
         writer.keep(ended())
 
     assert len(writer._waiting) == 2
-    assert [line["message"] for line in logged] == ["a record of a run is lost: too many wait for Postgres"]
+    said = "a record of a run is lost: too many wait for Postgres"
+    assert [line["message"] for line in logged].count(said) == 1
 
 
 def test_a_record_that_cannot_be_written_keeps_no_other_from_it(postgres_url, kept, logged):
@@ -289,4 +290,4 @@ async def test_a_sweep_without_postgres_is_tried_again(postgres_server, postgres
     async with Database.connect(postgres_url) as database:
         with pytest.raises(KeyboardInterrupt):
             await sweeps.run(database, kept=timedelta(days=1))
-    assert [line["message"] for line in logged] == ["runs could not be swept"] * 2
+    assert [line["message"] for line in logged].count("runs could not be swept") == 2
