@@ -13,8 +13,8 @@ from jobs_service.press import PdfBusy
 from jobs_service.routes.state import ERRORS, accepted
 from jobs_service.schemas.documents import DocumentPublic, DocumentSummary, FactOrigin
 from triton_common.audit import Event, recorded
-from triton_common.auth import Principal, require
-from triton_common.db import Database, DatabaseDep, SessionDep, transaction
+from triton_common.auth import KeysUnavailable, Principal, require
+from triton_common.db import Database, DatabaseDep, DatabaseUnavailable, SessionDep, transaction
 from triton_common.errors import problems
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Fact, Page
@@ -69,7 +69,7 @@ async def list_documents(
     "/{document_id}",
     response_model=DocumentPublic,
     responses={
-        **problems(DocumentNotFound, PdfBusy),
+        **problems(DocumentNotFound, KeysUnavailable, DatabaseUnavailable, AuditUnavailable, PdfBusy),
         200: {
             "description": "The document, in the form that ?format= or else Accept asks for",
             "content": {
