@@ -12,7 +12,7 @@ from jobs_service import documents
 from jobs_service.schemas.documents import DocumentPublic
 from triton_common.errors import Internal, Unavailable
 
-AT_ONCE: Final = 2  # processes; each takes about a fifth of a second of one core, and 150 MB
+AT_ONCE: Final = 2  # processes; each takes about a third of a second of one core, and 50 MB
 WAITING: Final = 8  # requests behind them
 TIMEOUT: Final = 20.0  # seconds; a document of a megabyte takes two
 
