@@ -39,8 +39,8 @@ class Backlog:
         self._meanwhile = Counter()
 
     def counted(self, pending: Mapping[UUID, int]) -> None:
-        """How many jobs of each client are pending, in all. What came meanwhile may be among them or not; until the next
-        count it is, rather twice than not at all."""
+        """How many jobs of each client are pending, in all. What came meanwhile may be among them or
+        not: it counts, rather twice than not at all, until the next count."""
         self._pending = Counter(pending)
         self._pending.update(self._meanwhile)
 
