@@ -218,7 +218,9 @@ class Trail:
 
     async def _set_aside(self, lines: Sequence[bytes], *, reason: str) -> None:
         await self._on_disk(self._spool.set_aside, lines)
-        logger.bind(lines=len(lines), reason=reason).error("what the audit log does not take was set aside in the spool")
+        logger.bind(lines=len(lines), reason=reason).error(
+            "what the audit log does not take was set aside in the spool"
+        )
 
 
 def _position(entry: str) -> tuple[int, ...]:
