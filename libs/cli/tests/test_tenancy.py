@@ -47,7 +47,7 @@ class Ask(NamedTuple):
         return f"{self.route}{self.query}{'' if self.body is None else ' ' + json.dumps(self.body)}{self.path}"
 
 
-# In an order in which staff can do it all.
+# In an order in which staff can do it all; each can be asked alone, too.
 TABLE: Final = [
     Ask("GET /", ANYONE),
     Ask("GET /health", ANYONE),
@@ -82,8 +82,8 @@ TABLE: Final = [
     Ask("GET /api/v1/jobs/{job_id}", "job_not_found"),
     Ask("GET /api/v1/jobs/{job_id}/events", "job_not_found"),
     Ask("GET /api/v1/jobs/{job_id}/events", "job_not_found", headers={"accept": "text/event-stream"}),
-    Ask("POST /api/v1/jobs/cancel", LISTED, {"ids": ["{job_id}", "{waiting_job_id}"]}),
     Ask("POST /api/v1/jobs/cancel", LISTED, {"client_id": "{client_id}", "dry_run": True}),
+    Ask("POST /api/v1/jobs/cancel", LISTED, {"ids": ["{job_id}", "{waiting_job_id}"]}),
     Ask("POST /api/v1/jobs/{job_id}/cancel", "job_not_found"),
     Ask("POST /api/v1/jobs/retry", LISTED, {"prospect_id": "{prospect_id}"}),
     Ask("POST /api/v1/jobs/{job_id}/retry", "job_not_found"),
@@ -385,6 +385,8 @@ def world(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
         staff = platform.http.headers["authorization"].removeprefix("Bearer ")
         with platform.frozen("agent-worker"):  # a job that waits is there for the taking
             theirs["waiting_job_id"] = platform.submit(*of_both)
+            theirs["cancelled_job_id"] = platform.submit(*of_both)
+            create(f"/jobs/{theirs['cancelled_job_id']}/cancel")
             yield World(http, platform.port, staff, theirs, own, strangers)
 
 
