@@ -311,7 +311,7 @@ async def test_a_long_chain_is_verified_in_parts(database, events, tampering, mo
     assert (fault.seq, fault.reason) == (10, "missing")
 
 
-SEALS_UNTIL_400 = """
+SEALS_UNTIL_200 = """
 import asyncio, sys
 from auth_service.chain import Sealer, verify
 from triton_common.db import Database
@@ -319,7 +319,7 @@ from triton_common.db import Database
 async def main():
     async with Database.connect(sys.argv[1]) as database:
         sealer = Sealer(database, b"k" * 32)
-        while (await verify(database, b"k" * 32, since_seq=None, limit=1000, expected=None)).head_seq < 400:
+        while (await verify(database, b"k" * 32, since_seq=None, limit=1000, expected=None)).head_seq < 200:
             await sealer.seal()
 
 asyncio.run(main())
@@ -327,11 +327,11 @@ asyncio.run(main())
 
 
 async def test_two_processes_that_seal_at_once_make_one_chain(database, events, postgres_url):
-    command = [sys.executable, "-c", SEALS_UNTIL_400, postgres_url]
+    command = [sys.executable, "-c", SEALS_UNTIL_200, postgres_url]
     processes = [await asyncio.create_subprocess_exec(*command) for _ in "ab"]
     for _ in range(40):
-        await asyncio.to_thread(events, 10)
+        await asyncio.to_thread(events, 5)
     async with asyncio.timeout(60):
         assert [await process.wait() for process in processes] == [0, 0]
     report = await report_of(database)
-    assert (report.valid, report.events, report.unsealed) == (True, 400, 0)
+    assert (report.valid, report.events, report.unsealed) == (True, 200, 0)
