@@ -307,8 +307,9 @@ async def test_a_long_chain_is_verified_in_parts(database, events, tampering, mo
     assert sum(seen) == 20
     assert expected.seq == 20
     tampering("DELETE FROM audit_events WHERE seq = 10")
-    fault = (await report_of(database, since_seq=11)).first_bad
-    assert (fault.seq, fault.reason) == (10, "missing")
+    report = await report_of(database, since_seq=11)
+    assert (report.first_bad.seq, report.first_bad.reason) == (10, "missing")
+    assert (report.events, report.head_seq, report.head_hash) == (0, 0, None)
 
 
 SEALS_UNTIL_200 = """

@@ -62,6 +62,16 @@ async def test_an_address_is_taken_once_in_any_spelling(http, as_user):
         assert (again.status_code, again.json()["code"]) == (409, "already_exists"), ascii(spelling)
 
 
+async def test_an_address_that_only_looks_like_anothers_is_refused(http, as_user):
+    # a Cyrillic a, a Greek omicron and a Cyrillic e among Latin letters
+    for alike in ("gr\u0430ce@example.com", "grace@ex\u03bfmple.com", "grace@mail.\u0435xample.com"):
+        answer = await http.post("/users", json=NEW | {"email": alike}, headers=as_user())
+        assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "body.email"), ascii(alike)
+    for one in ("\u0438\u0432\u0430\u043d@example.com", "zo\u00eb.\u03b6\u03c9\u03ae@m\u00fcnchen.example"):
+        answer = await http.post("/users", json=NEW | {"email": one}, headers=as_user())
+        assert answer.status_code == 201, ascii(one)
+
+
 async def test_of_two_at_once_one_gets_the_address(http, as_user):
     answers = await asyncio.gather(*(http.post("/users", json=NEW, headers=as_user()) for _ in range(4)))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]

@@ -124,9 +124,10 @@ async def verify(
         last = Head()
         if since_seq is not None and since_seq > 1:
             before = await _hash_at(connection, since_seq - 1)
-            last = Head(since_seq - 1, before or b"")
             if before is None:
                 fault = fault or ChainFault(seq=since_seq - 1, id=None, reason="missing")
+            else:
+                last = Head(since_seq - 1, before)
     # from before the first number: there must be nothing
     position: tuple[int, UUID] = (-(2**63), UUID(int=0)) if last.seq == 0 else (last.seq, UUID(int=2**128 - 1))
     events = 0

@@ -69,8 +69,8 @@ async def _newest(
     after: Position | None,
     limit: int,
 ) -> Sequence[Row[Any]]:
-    """The next rows. Each filter has an index that ends in (at, id), so that nothing is sorted; the actions of a prefix
-    are merged, each by its index."""
+    """The next rows. Each filter has an index that ends in (at, id), so that nothing is sorted, and so has a client's
+    action; the actions of a prefix are merged, each by its index."""
     connection = await session.connection()
     conditions = _conditions(by, wanted)
     if after is not None:

@@ -1,7 +1,8 @@
 """HTTP shapes of auth-service. What is secret stays out of their reprs."""
 
+import re
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import email_validator
@@ -21,16 +22,23 @@ from triton_common.schemas import Schema, Text
 
 # No mail is sent to these addresses, they are names: an installation may use .local or .internal ones.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+ALPHABETS: Final = {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN"}  # that share shapes with one another
 
 
 def normalised_email(value: str) -> str:
-    """One spelling for each address: NFKC (full-width letters are plain ones), lower case, an IDNA domain."""
+    """One spelling for each address: NFKC (full-width letters are plain ones), lower case, an IDNA domain.
+
+    Raises ValueError for a word of several alphabets: with a Cyrillic letter it looks like another's of Latin ones.
+    """
     try:
         address = email_validator.validate_email(
             unicodedata.normalize("NFKC", value.strip()), check_deliverability=False, globally_deliverable=False
         )
     except email_validator.EmailNotValidError as error:
         raise ValueError(str(error)) from None
+    for part in re.split(r"[@.]", address.normalized):
+        if len(ALPHABETS & {unicodedata.name(letter, "").partition(" ")[0] for letter in part}) > 1:
+            raise ValueError(f"{part} has letters of several alphabets, and may look like somebody else's address")
     return address.normalized.lower()
 
 
