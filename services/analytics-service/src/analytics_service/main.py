@@ -10,7 +10,7 @@ from loguru import logger
 from analytics_service import batches
 from analytics_service.clickhouse import ClickHouse
 from analytics_service.prospects import Prospects
-from analytics_service.routes import UPLOAD_PATHS, router
+from analytics_service.routes import ingest, reports
 from analytics_service.settings import Settings
 from analytics_service.uploads import spool_folder
 from triton_common.app import create_app
@@ -52,8 +52,8 @@ def build(settings: Settings | None = None) -> FastAPI:
         name="analytics-service",
         version=version("analytics-service"),
         description="The prospects' data: ingest and reports",
-        routers=[router],
+        routers=[reports.router, ingest.router],
         lifespan=lifespan,
         readiness=[clickhouse],
-        uploads=(UPLOAD_PATHS, settings.max_upload_bytes),
+        uploads=(ingest.UPLOAD_PATHS, settings.max_upload_bytes),
     )

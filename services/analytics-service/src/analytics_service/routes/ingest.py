@@ -1,47 +1,26 @@
-"""The paths: who and what, one rule, the answer."""
+"""Taking rows in, and what was taken in."""
 
 import re
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response, status
+from fastapi import Query, Request, Response, status
 from starlette.requests import ClientDisconnect
 
-from analytics_service import batches, ingest, inputs, reports
+from analytics_service import batches, ingest, inputs
 from analytics_service.batches import BatchNotFound
-from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable
 from analytics_service.datasets import Dataset
 from analytics_service.mappings import UnknownSource
-from analytics_service.prospects import Prospects, Tenant
+from analytics_service.routes import state
+from analytics_service.routes.state import ClickHouseDep, SettingsDep, TenantDep
 from analytics_service.schemas import IngestBatch
-from analytics_service.settings import Settings
 from analytics_service.uploads import InvalidGzip, InvalidMultipart, UploadTypeNotSupported, received
-from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, KeysUnavailable, require
-from triton_common.client import ServiceUnreachable
+from triton_common.auth import require
 from triton_common.errors import BadRequest, ContentTooLarge, ProspectNotFound, problems
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
-from triton_common.schemas import (
-    CohortReport,
-    CohortRequest,
-    ConditionsReport,
-    CostTrendReport,
-    Page,
-    SummaryReport,
-)
+from triton_common.schemas import Page
 
-router = APIRouter(
-    prefix="/api/v1/analytics/prospects/{prospect_id}",
-    tags=["analytics"],
-    responses=problems(
-        *TOKEN_ERRORS,
-        InsufficientScope,
-        ProspectNotFound,
-        ClickhouseUnavailable,
-        AnalyticsBusy,
-        KeysUnavailable,
-        ServiceUnreachable,
-    ),
-)
+router = state.router()
 
 UPLOAD_PATHS: Final = re.compile(r"/api/v1/analytics/prospects/[^/]+/[^/]+")
 UPLOAD: Final[dict[str, Any]] = {
@@ -60,26 +39,6 @@ UPLOAD: Final[dict[str, Any]] = {
 
 class UploadBroken(BadRequest):
     """The connection broke off before the body's end."""
-
-
-async def _tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
-    prospects: Prospects = request.app.state.prospects
-    return await prospects.tenant(principal, prospect_id)
-
-
-async def _clickhouse(request: Request) -> ClickHouse:
-    clickhouse: ClickHouse = request.app.state.clickhouse
-    return clickhouse
-
-
-async def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-TenantDep = Annotated[Tenant, Depends(_tenant)]
-ClickHouseDep = Annotated[ClickHouse, Depends(_clickhouse)]
-SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
 @router.get("/batches", dependencies=[require("data:read")], responses=problems(InvalidCursor))
@@ -107,35 +66,6 @@ async def get_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID
 async def delete_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID) -> None:
     """Take a batch out: its rows leave every report at once, and the disk."""
     await batches.delete(clickhouse, tenant, batch_id)
-
-
-@router.get("/reports/summary", dependencies=[require("data:read")])
-async def summary(tenant: TenantDep, clickhouse: ClickHouseDep) -> SummaryReport:
-    """The population and what it costs."""
-    return await reports.summary(clickhouse, tenant)
-
-
-@router.get("/reports/cost-trend", dependencies=[require("data:read")])
-async def cost_trend(tenant: TenantDep, clickhouse: ClickHouseDep) -> CostTrendReport:
-    """Cost by calendar month."""
-    return await reports.cost_trend(clickhouse, tenant)
-
-
-@router.get("/reports/conditions", dependencies=[require("data:read")])
-async def conditions(
-    tenant: TenantDep,
-    clickhouse: ClickHouseDep,
-    order: reports.Order = "prevalence",
-    limit: Annotated[int, Query(ge=1, le=200)] = 20,
-) -> ConditionsReport:
-    """The most common conditions, or those whose members cost most."""
-    return await reports.conditions(clickhouse, tenant, order=order, limit=limit)
-
-
-@router.post("/reports/cohort", dependencies=[require("data:read")])
-async def cohort(tenant: TenantDep, clickhouse: ClickHouseDep, wanted: CohortRequest) -> CohortReport:
-    """Members with any of the codes, against the rest. A pattern that ends in * takes every code that begins so."""
-    return await reports.cohort(clickhouse, tenant, codes=wanted.codes)
 
 
 @router.post(

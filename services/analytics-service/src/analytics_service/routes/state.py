@@ -1,0 +1,51 @@
+"""What routes take from the running app and from every request: who and what."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+
+from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable
+from analytics_service.prospects import Prospects, Tenant
+from analytics_service.settings import Settings
+from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, KeysUnavailable
+from triton_common.client import ServiceUnreachable
+from triton_common.errors import ProspectNotFound, problems
+
+ERRORS = (
+    *TOKEN_ERRORS,
+    InsufficientScope,
+    ProspectNotFound,
+    ClickhouseUnavailable,
+    AnalyticsBusy,
+    KeysUnavailable,
+    ServiceUnreachable,
+)
+"""What every route may answer. A route that declares a status of these itself replaces it, and must name them again."""
+
+
+def router() -> APIRouter:
+    """A router under a prospect, whose routes declare what all may answer."""
+    return APIRouter(
+        prefix="/api/v1/analytics/prospects/{prospect_id}", tags=["analytics"], responses=problems(*ERRORS)
+    )
+
+
+async def _tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
+    prospects: Prospects = request.app.state.prospects
+    return await prospects.tenant(principal, prospect_id)
+
+
+async def _clickhouse(request: Request) -> ClickHouse:
+    clickhouse: ClickHouse = request.app.state.clickhouse
+    return clickhouse
+
+
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+TenantDep = Annotated[Tenant, Depends(_tenant)]
+ClickHouseDep = Annotated[ClickHouse, Depends(_clickhouse)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
