@@ -2,10 +2,8 @@
 
 import json
 import os
-import random
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -84,19 +82,10 @@ def answer_of(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def free_block() -> Callable[[], int]:
-    """A port with nine free ones after it, below those that the kernel gives to outgoing connections."""
+    """A port with nine free ones after it."""
+    from triton_common.testing import free_ports  # noqa: PLC0415  pytest is to load it, and rewrite its asserts
 
-    def is_free(port: int) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) != 0
-
-    def find() -> int:
-        while True:
-            first = random.randrange(20_000, 32_000, 10)
-            if all(is_free(port) for port in range(first, first + 10)):
-                return first
-
-    return find
+    return lambda: free_ports(10)
 
 
 class Platform:
@@ -142,19 +131,29 @@ class Platform:
 
     def set_up(self, folder: Path) -> None:
         """A prospect with data, and something to sell to it."""
-        client_id = self.create("/clients", name="Northstar")
-        self.prospect_id = self.create("/prospects", client_id=client_id, name="Lakeside")
+        made = self.client_with_data(folder, "Northstar", "Lakeside", "Coaching")
+        self.prospect_id, self.value_proposition_id = made["prospect_id"], made["value_proposition_id"]
+
+    def client_with_data(self, folder: Path, client: str, prospect: str, proposition: str) -> dict[str, str]:
+        """A client of these names, whose prospect has data: the ids, by their names in paths."""
+        client_id = self.create("/clients", name=client)
+        prospect_id = self.create("/prospects", client_id=client_id, name=prospect)
         content = PROPOSITION.model_dump(mode="json")
-        self.value_proposition_id = self.create(
-            "/value-propositions", client_id=client_id, name="Coaching", content=content
-        )
+        proposition_id = self.create("/value-propositions", client_id=client_id, name=proposition, content=content)
         files = write_sample(folder / "sample", members=100, seed=7)
         for dataset, file in files.items():
-            self.http.post(
-                f"/analytics/prospects/{self.prospect_id}/{dataset}",
+            answer = self.http.post(
+                f"/analytics/prospects/{prospect_id}/{dataset}",
                 content=file.read_bytes(),
                 headers={"content-type": "text/csv"},
             ).raise_for_status()
+            batch_id = answer.json()["id"]
+        return {
+            "client_id": client_id,
+            "prospect_id": prospect_id,
+            "value_proposition_id": proposition_id,
+            "batch_id": batch_id,
+        }
 
     def pid(self, part: str) -> int:
         parts = json.loads(self.triton("status", "--json").stdout)["parts"]
@@ -174,13 +173,13 @@ class Platform:
         finally:
             os.kill(pid, signal.SIGCONT)
 
-    def submit(self) -> str:
+    def submit(self, prospect_id: str | None = None, value_proposition_id: str | None = None) -> str:
         answer = self.http.post(
             "/jobs",
             json={
                 "job_type": "value_proposition",
-                "prospect_id": self.prospect_id,
-                "value_proposition_id": self.value_proposition_id,
+                "prospect_id": prospect_id or self.prospect_id,
+                "value_proposition_id": value_proposition_id or self.value_proposition_id,
             },
         )
         assert answer.status_code == 202, answer.text

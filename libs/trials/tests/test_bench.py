@@ -8,27 +8,51 @@ from typer.testing import CliRunner
 
 from triton_common.testing import WORKSPACE
 from triton_trials import bench, reads, speed, twins
-from triton_trials.bench import QUICK, Goal
+from triton_trials.benchmarks import jobs, report
+from triton_trials.benchmarks.report import Goal
 from triton_trials.peers import Procrastinate, RawCelery, Triton
 from triton_trials.speed import drain_rate, percentiles
 
 pytestmark = pytest.mark.timeout(180)
 
 
-def test_everything_is_measured_and_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "RESULTS", tmp_path / "bench")
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    """Where runs are kept."""
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "bench")
+    return tmp_path / "bench"
+
+
+def test_everything_of_jobs_is_measured_and_kept(results, monkeypatch):
     monkeypatch.setattr(speed, "PEERS", (RawCelery, Procrastinate, Triton))  # one Triton is enough
-    monkeypatch.setattr(bench, "QUICK", replace(QUICK, jobs=50, rows=1_500, asked=2, lost=50))
+    monkeypatch.setattr(jobs, "QUICK", replace(jobs.QUICK, jobs=50, rows=1_500, asked=2, lost=50))
     done = CliRunner().invoke(bench.app, ["jobs", "--quick"])
     assert done.exit_code == 0, done.output
     assert "Goals" in done.output
-    [file] = (tmp_path / "bench").iterdir()
+    [file] = results.iterdir()
     kept = json.loads(file.read_text())
     assert kept["engine"].keys() == {"Celery", "procrastinate", "Triton"}
     assert kept["read"].keys() >= {"GET /jobs/{id}", "bare FastAPI"}
     assert len(kept["page"]) == 2 * len(reads.FILTERS)
     assert kept["lost"]["jobs"] == 50
     assert all(goal["value"] > 0 for goal in kept["goals"])
+
+
+def test_everything_of_auth_is_measured_and_kept(results):
+    done = CliRunner().invoke(bench.app, ["auth", "--quick"])
+    assert done.exit_code == 0, done.output
+    [file] = results.iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["verify"].keys() == {"token, first time", "token, remembered", "API key, remembered"}
+    assert all(kept["logins"][at_once]["seconds"] for at_once in ("1", "4", "16"))
+    assert len(kept["burst"]["during the burst"]) == len(kept["burst"]["at rest"])
+    assert {goal["name"] for goal in kept["goals"] if goal["value"] > 0} == {goal["name"] for goal in kept["goals"]}
+
+
+def test_an_unknown_part_is_refused():
+    done = CliRunner().invoke(bench.app, ["jobs", "--only", "nothing"])
+    assert done.exit_code == 2
+    assert "engine" in done.output
 
 
 def test_without_a_name_it_lists_what_there_is():

@@ -6,6 +6,7 @@ imported by the fixtures that need them: a member without a database does not in
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -52,6 +53,19 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on, below those that the kernel gives to connections."""
+
+    def is_free(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    while True:
+        first = random.randrange(20_000, 32_000, 10)  # noqa: S311  no secret
+        if all(is_free(port) for port in range(first, first + count)):
+            return first
 
 
 def eventually(condition: Callable[[], Any], *, within: float = 10.0) -> Any:
