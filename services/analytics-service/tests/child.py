@@ -5,7 +5,6 @@ what there is. open: only opens the engine.
 """
 
 import asyncio
-import io
 import json
 import sys
 import tempfile
@@ -20,11 +19,13 @@ from analytics_service.clickhouse import ClickHouse
 from analytics_service.main import build
 from analytics_service.prospects import Tenant
 from analytics_service.settings import Settings
-from analytics_service.uploads import Uploaded, spool_folder
+from analytics_service.unpacking import Arriving
+from analytics_service.uploads import spool_folder
 
 TENANT = Tenant(UUID(int=1), UUID(int=2))
 ROWS = [f"canary-member-{n},canary-claim-{n},2024-01-01,other,1.00,0" for n in range(1000)]
-CSV = "\n".join(["member_id,claim_id,service_date,claim_type,paid,member_paid", *ROWS]).encode()
+HEADER = "member_id,claim_id,service_date,claim_type,paid,member_paid"
+CSV = "\n".join([HEADER, *ROWS[:500], "", *ROWS[500:]]).encode()  # the empty line takes it through every step
 
 
 def settings(folder: Path) -> Settings:
@@ -44,10 +45,12 @@ def stand_still(*_: object, **__: object) -> None:
 
 
 def load(engine, **options) -> object:
+    arriving = Arriving("csv", limit=1 << 20)
+    arriving.write(CSV)
     return ingest.load(
         engine,
         TENANT,
-        [Uploaded("", io.BytesIO(CSV))],
+        [arriving.finish()],
         dataset="claims",
         source_name="triton",
         skip_bad_rows=False,

@@ -152,7 +152,7 @@ async def test_an_ingest_that_fails_inside_leaves_nothing(app, prospect: Prospec
     def fail(*_: object, **__: object) -> None:
         raise ClickhouseUnavailable
 
-    monkeypatch.setattr("analytics_service.ingest._refused", fail)
+    monkeypatch.setattr("analytics_service.ingest._insert", fail)
     answer = await prospect.send("claims", claims(GOOD))
     assert answer.status_code == 503
     monkeypatch.undo()

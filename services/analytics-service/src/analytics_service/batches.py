@@ -131,9 +131,19 @@ def complete(engine: Engine, batch: Batch) -> None:
 def remove(engine: Engine, batch: Batch) -> None:
     """Hide the batch's rows, then take them from the disk."""
     _record(engine, batch, "removing")
-    # a batch is a partition of its table: dropping it takes milliseconds, whatever its size
-    engine.command(f"ALTER TABLE {batch.dataset} DROP PARTITION {{id:UUID}}", {"id": batch.id})
+    drop_rows(engine, batch)
     _record(engine, batch, "removed")
+
+
+def drop_rows(engine: Engine, batch: Batch) -> None:
+    """Take the batch's rows from the disk: they are a partition, and gone in milliseconds, however many they are."""
+    engine.command(f"ALTER TABLE {batch.dataset} DROP PARTITION {{id:UUID}}", {"id": batch.id})
+
+
+def count_rows(engine: Engine, batch: Batch) -> int:
+    """How many rows of the batch are on disk."""
+    rows = engine.row(f"SELECT count() AS rows FROM {batch.dataset} WHERE batch_id = {{id:UUID}}", {"id": batch.id})
+    return int(rows["rows"])
 
 
 def sweep(engine: Engine) -> None:

@@ -4,14 +4,15 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any, BinaryIO, Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -30,8 +31,29 @@ WRITING: Final = {
     "async_insert": 0,  # rows are there when the statement has answered
     "min_insert_block_size_rows": 262_144,  # a quarter of the default: so much less memory, at the same rate
     "min_insert_block_size_bytes": 64 << 20,
+    "max_insert_threads": 2,  # sorting and packing a block takes as long as reading it
 }
-NOT_CSV: Final = frozenset({"INCORRECT_DATA", "CANNOT_PARSE_INPUT_ASSERTION_FAILED", "CANNOT_PARSE_QUOTED_STRING"})
+# What the engine says of rows that it cannot read, and throwIf of rows that we refuse
+REFUSED: Final = re.compile(
+    "CANNOT_PARSE_.*|CANNOT_READ_.*|CANNOT_CONVERT_TYPE|INCORRECT_DATA|UNEXPECTED_END_OF_FILE|BAD_ARGUMENTS|"
+    "NOT_IMPLEMENTED|TYPE_MISMATCH|TOO_LARGE_.*|.*DECOMPRESS.*|FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"
+)
+READING: Final = {
+    "input_format_csv_skip_first_lines": 1,
+    "input_format_csv_empty_as_default": 0,  # an empty field is an empty string, and no missing field
+    "input_format_defaults_for_omitted_fields": 1,
+    "input_format_skip_unknown_fields": 1,
+    "input_format_json_read_arrays_as_strings": 1,
+    "input_format_json_read_numbers_as_strings": 1,
+    "input_format_json_read_bools_as_strings": 1,
+    "input_format_json_read_objects_as_strings": 1,
+    "input_format_parquet_allow_missing_columns": 1,
+    "input_format_parquet_memory_low_watermark": 1 << 20,
+    "input_format_parquet_memory_high_watermark": 64 << 20,
+    "input_format_max_block_size_bytes": 16 << 20,
+    "min_chunk_bytes_for_parallel_parsing": 2 << 20,
+}
+FORMATS: Final = {"csv": "CSV", "ndjson": "JSONEachRow", "parquet": "Parquet"}
 
 # The driver's own messages quote SQL and rows: what is worth logging, this file logs itself.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
@@ -45,15 +67,17 @@ class AnalyticsBusy(Unavailable):
     """Too many analytics requests are waiting; try again."""
 
 
-class MalformedCsv(Exception):
-    """ClickHouse cannot take the file for CSV. Where it breaks, the caller must look up."""
+class RowsRefused(Exception):
+    """ClickHouse cannot read the rows, or throwIf would not have them. Where it is, the caller must look up."""
 
 
 class Engine:
     """One client: what may be asked of ClickHouse. For use in a lane's thread; values are bound, never formatted in."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, reads_files: bool = False) -> None:
         self._client = client
+        self.reads_files = reads_files
+        """Whether the engine reads files of ours by their path: the embedded one does."""
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """Run a query."""
@@ -69,6 +93,11 @@ class Engine:
         with _translated():
             self._client.command(sql, parameters=dict(parameters or {}))
 
+    def load(self, sql: str, parameters: Mapping[str, Any]) -> None:
+        """Run an INSERT … SELECT over a file or a staging table. Raises RowsRefused."""
+        with _translated(refusing=True):
+            self._client.command(sql, parameters=dict(parameters), settings=READING)
+
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert a few rows. They travel as data: unlike parameters, no log of a server shows them."""
         # the driver's own insert() would import pandas, which takes seconds
@@ -82,33 +111,30 @@ class Engine:
                 settings={"date_time_input_format": "best_effort"},
             )
 
-    def insert_csv(self, table: str, columns: Sequence[str], file: IO[bytes]) -> None:
-        """Stream a CSV file with a header into a table, by position. A field that a row lacks takes the default.
+    def insert_file(self, table: str, columns: Sequence[str], path: Path, *, kind: str) -> None:
+        """Stream a file into a table, CSV by position and the others by name. What a row lacks takes the default.
 
-        Raises MalformedCsv for what is none.
+        Raises RowsRefused for what is no such file.
         """
-        settings = {
-            "input_format_csv_skip_first_lines": 1,
+        settings = READING | {
             "input_format_csv_allow_variable_number_of_columns": 1,
-            "input_format_csv_empty_as_default": 0,  # an empty field is an empty string, and no missing field
-            "input_format_defaults_for_omitted_fields": 1,
             "max_insert_threads": 1,  # rows stay in the file's order, and their numbers unique
         }
-        with _translated():
+        with path.open("rb") as file, _translated(refusing=True):
             self._client.raw_insert(
-                table, column_names=list(columns), insert_block=cast("BinaryIO", file), fmt="CSV", settings=settings
+                table, column_names=list(columns), insert_block=file, fmt=FORMATS[kind], settings=settings
             )
 
 
 @contextmanager
-def _translated() -> Any:
+def _translated(*, refusing: bool = False) -> Iterator[None]:
     """The driver's errors quote values and host names: neither answers nor logs get to see them."""
     try:
         yield
     except ClickHouseError as error:
         name = getattr(error, "name", None)
-        if name in NOT_CSV:
-            raise MalformedCsv from None
+        if refusing and name and REFUSED.fullmatch(name):
+            raise RowsRefused from None
         logger.bind(clickhouse_error=name or type(error).__name__, clickhouse_code=getattr(error, "code", None)).error(
             "ClickHouse refused a statement or is gone"
         )
@@ -121,11 +147,11 @@ class Lane:
     A client serves one caller at a time; the embedded engine knows no other way.
     """
 
-    def __init__(self, clients: Iterable[Client], *, name: str, waiting: int) -> None:
+    def __init__(self, clients: Iterable[Client], *, name: str, waiting: int, reads_files: bool = False) -> None:
         self._clients = list(clients)
         self._free: SimpleQueue[Engine] = SimpleQueue()
         for client in self._clients:
-            self._free.put(Engine(client))
+            self._free.put(Engine(client, reads_files=reads_files))
         self._threads = ThreadPoolExecutor(max_workers=len(self._clients), thread_name_prefix=name)
         self._room = len(self._clients) + waiting
 
@@ -217,7 +243,7 @@ def _open(url: str, *, readers: int, waiting: int, query_timeout: timedelta) -> 
     migrate(Engine(writer))
     return (
         Lane(reading_clients, name="clickhouse-read", waiting=waiting),
-        Lane([writer], name="clickhouse-write", waiting=waiting),
+        Lane([writer], name="clickhouse-write", waiting=waiting, reads_files=urlsplit(url).scheme == "chdb"),
         Lane([health], name="clickhouse-health", waiting=waiting),
     )
 

@@ -19,6 +19,8 @@ ISO_8601: Final = (
 MOST: Final = 10**10  # dollars of a line: a unit's mistake, or a column's; it keeps sums within what reports can hold
 MOST_COUNTED: Final = 10**9 - 1
 CODE: Final = r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,39}$"
+# ICD-10-CM codes with their dots and ; between: what needs nothing done to it
+PLAIN_CODES: Final = "^[A-Z][0-9][0-9A-Z]([.][0-9A-Z]{1,4})?(;[A-Z][0-9][0-9A-Z]([.][0-9A-Z]{1,4})?)*$"
 # a social security number, an e-mail address, a telephone number: whatever text they stand in is not kept
 CONTACT: Final = r"\\b[0-9]{3}-[0-9]{2}-[0-9]{4}\\b|[^ ]@[^ ]|\\b[0-9]{3}[-. ][0-9]{3}[-. ][0-9]{4}\\b"
 # questions whose answer names a person or a place: LOINC 56799-0 "What address do you live at?" and their like
@@ -98,7 +100,10 @@ class Time(Column):
     def checks(self, text: str) -> dict[str, str]:
         """The engine's parser alone would take 31/12/2024, 20241231 and 25:00 too."""
         year = f"toYear(parseDateTime64BestEffortOrNull({text}, 3, 'UTC'))"
-        return {"invalid_date": f"NOT match({text}, '{ISO_8601}') OR ifNull({year} NOT BETWEEN 1900 AND 2199, 1)"}
+        time = f"NOT match({text}, '{ISO_8601}') OR ifNull({year} NOT BETWEEN 1900 AND 2199, 1)"
+        # a date that comes out as it went in is one: four times as fast, and what most files hold
+        date = f"ifNull(toString(toDate32OrNull({text})) != {text}, 1) OR {text} NOT BETWEEN '1900' AND '2200'"
+        return {"invalid_date": f"if(length({text}) = 10, {date}, {time})"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Number(Column):
 
     def value(self, text: str) -> str:
         """Decimal(18, places), or UInt32."""
-        number = f"toDecimal64OrZero({text}, 4)"
+        number = f"ifNull(toDecimal64OrNull({text}, 4), toDecimal64(0, 4))"  # parsed once: `checks` has the same words
         return f"round({number}, {self.places})" if self.places else f"toUInt32({number})"
 
     def checks(self, text: str) -> dict[str, str]:
@@ -205,11 +210,13 @@ class Codes(Column):
 
     def value(self, text: str) -> str:
         """Array(String), in the order given."""
-        return f"arrayDistinct(arrayMap(code -> {_canonical('code')}, {self._split(text)}))"
+        taken = f"arrayMap(code -> {_canonical('code')}, {self._split(text)})"
+        return f"arrayDistinct(if(match({text}, '{PLAIN_CODES}'), splitByChar(';', {text}), {taken}))"
 
     def checks(self, text: str) -> dict[str, str]:
         """Each must be a code."""
-        return {"invalid_code": f"arrayExists(code -> NOT match(code, '{CODE}'), {self._split(text)})"}
+        bad = f"arrayExists(code -> NOT match(code, '{CODE}'), {self._split(text)})"
+        return {"invalid_code": f"NOT match({text}, '{PLAIN_CODES}') AND {bad}"}
 
     @staticmethod
     def _split(text: str) -> str:

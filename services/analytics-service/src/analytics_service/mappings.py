@@ -27,11 +27,12 @@ class UnknownSource(Unprocessable):
 
 @dataclass(frozen=True)
 class Staged:
-    """A file in its staging table: `columns` maps the header's names to the table's."""
+    """A file as a table bound to `parameters`: `columns` maps the header's names to the table's."""
 
     name: str
     table: str
     columns: Mapping[str, str]
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -11,10 +11,12 @@ from analytics_service import batches, ingest, inputs
 from analytics_service.batches import BatchNotFound
 from analytics_service.datasets import Dataset
 from analytics_service.mappings import UnknownSource
+from analytics_service.parquet import InvalidParquet
 from analytics_service.routes import state
 from analytics_service.routes.state import ClickHouseDep, SettingsDep, TenantDep
 from analytics_service.schemas import IngestBatch
-from analytics_service.uploads import InvalidGzip, InvalidMultipart, UploadTypeNotSupported, received
+from analytics_service.unpacking import InvalidGzip, InvalidZstd
+from analytics_service.uploads import InvalidMultipart, UploadTypeNotSupported, received
 from triton_common.auth import require
 from triton_common.errors import BadRequest, ContentTooLarge, ProspectNotFound, problems
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
@@ -81,6 +83,8 @@ async def delete_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: U
             ContentTooLarge,
             UploadTypeNotSupported,
             InvalidGzip,
+            InvalidZstd,
+            InvalidParquet,
             UnknownSource,
             inputs.EmptyFile,
             inputs.UnknownFile,
@@ -88,6 +92,7 @@ async def delete_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: U
             inputs.MissingColumn,
             inputs.InvalidHeader,
             inputs.InvalidCsv,
+            inputs.InvalidNdjson,
             ingest.InvalidRows,
         ),
     },
@@ -110,12 +115,12 @@ async def ingest_files(  # noqa: PLR0917  FastAPI names them
     The same content again changes nothing and answers the batch that it was.
     """
     try:
-        async with received(request.headers, request.stream(), limit=settings.max_upload_bytes) as files:
+        async with received(request.headers, request.stream(), limit=settings.max_upload_bytes) as came:
             batch, created = await clickhouse.write(
                 lambda engine: ingest.load(
                     engine,
                     tenant,
-                    files,
+                    came.files,
                     dataset=dataset,
                     source_name=source,
                     skip_bad_rows=on_error == "skip",
