@@ -9,18 +9,21 @@ import json
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 from pydantic import SecretStr
+from uuid_utils.compat import uuid7
 
 from analytics_service import batches, ingest
 from analytics_service.clickhouse import ClickHouse
+from analytics_service.loads import Load
 from analytics_service.main import build
 from analytics_service.prospects import Tenant
 from analytics_service.settings import Settings
 from analytics_service.unpacking import Arriving
-from analytics_service.uploads import spool_folder
+from analytics_service.uploads import Received, spool_folder
 
 TENANT = Tenant(UUID(int=1), UUID(int=2))
 ROWS = [f"canary-member-{n},canary-claim-{n},2024-01-01,other,1.00,0" for n in range(1000)]
@@ -47,20 +50,13 @@ def stand_still(*_: object, **__: object) -> None:
 def load(engine, **options) -> object:
     arriving = Arriving("csv", limit=1 << 20)
     arriving.write(CSV)
-    return ingest.load(
-        engine,
-        TENANT,
-        [arriving.finish()],
-        dataset="claims",
-        source_name="triton",
-        skip_bad_rows=False,
-        secret=SecretStr("x" * 32),
-        **options,
-    )
+    under_way = Load(TENANT, uuid7(), "claims", "triton", created_at=datetime.now(UTC))
+    came = Received([arriving.finish()])
+    return ingest.load(engine, under_way, came, skip_bad_rows=False, secret=SecretStr("x" * 32), **options)
 
 
 async def hang(folder: Path, function: str) -> None:
-    setattr(batches if function in ("complete", "remove") else ingest, function, stand_still)
+    setattr(batches if function == "complete" else ingest, function, stand_still)
     wanted = settings(folder)
     with spool_folder(wanted.spool_dir):
         (Path(tempfile.gettempdir()) / "driver.raw").write_bytes(CSV)  # as the driver leaves it

@@ -34,17 +34,19 @@ class JobsService:
 
     def __init__(self) -> None:
         self.clients: dict[UUID, UUID] = {}
+        self.archived: set[UUID] = set()
         self.asked: list[UUID] = []
         self.app = create_app(CommonSettings(), name="jobs-stand-in", version="0", description="")
         self.app.get("/api/v1/prospects/{prospect_id}")(self.read)
 
-    async def read(self, prospect_id: UUID, principal: CurrentPrincipal) -> dict[str, str]:
+    async def read(self, prospect_id: UUID, principal: CurrentPrincipal) -> dict[str, str | None]:
         """As jobs-service answers: 404 for a foreign prospect too."""
         self.asked.append(prospect_id)
         client_id = self.clients.get(prospect_id)
         if client_id is None or not principal.can_see(client_id):
             raise NotFound
-        return {"id": str(prospect_id), "client_id": str(client_id)}
+        archived_at = "2026-01-01T00:00:00Z" if prospect_id in self.archived else None
+        return {"id": str(prospect_id), "client_id": str(client_id), "archived_at": archived_at}
 
 
 class Prospect:

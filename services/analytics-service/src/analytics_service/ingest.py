@@ -10,23 +10,23 @@ the moment of publishing. Killed before it, a process leaves nothing that anyone
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final
 
 from loguru import logger
 from prometheus_client import Counter
 from pydantic import SecretStr
-from uuid_utils.compat import uuid7
 
 from analytics_service import batches, staging
 from analytics_service.batches import Batch
 from analytics_service.clickhouse import Engine, RowsRefused
 from analytics_service.datasets import COLUMNS, HASHED_KINDS, ISSUES, Dataset
 from analytics_service.inputs import EmptyFile, Input, content_digest, inputs_of, lines_of
-from analytics_service.mappings import ANY_FILE, Rows, Source, Sql, Staged, problems_of, source
+from analytics_service.loads import BatchIdTaken, Load
+from analytics_service.mappings import OWN, Rows, Source, own, source
 from analytics_service.members import padded_keys
-from analytics_service.prospects import Tenant
-from analytics_service.unpacking import Uploaded
+from analytics_service.selects import Sql, Staged, count, lost, problems_of, select
+from analytics_service.uploads import Received
 from triton_common.errors import Unprocessable
 from triton_common.schemas import ProblemDetail
 
@@ -54,37 +54,44 @@ class Bad:
     issue: str
 
 
+def mapping_of(came: Received, source_name: str, *, dataset: Dataset) -> tuple[Source, str]:
+    """The mapping that came with the files, or else the source's; and its name. Raises InvalidMapping, UnknownSource.
+
+    A mapping's name tells its content, so that the same file read in another way is another batch.
+    """
+    if came.mapping is None:
+        return source(source_name, dataset=dataset), source_name
+    return own(came.mapping, dataset=dataset), f"{OWN}:{sha256(came.mapping).hexdigest()[:12]}"
+
+
 def load(
-    engine: Engine,
-    tenant: Tenant,
-    files: Sequence[Uploaded],
-    *,
-    dataset: Dataset,
-    source_name: str,
-    skip_bad_rows: bool,
-    secret: SecretStr,
+    engine: Engine, under_way: Load, came: Received, *, skip_bad_rows: bool, secret: SecretStr
 ) -> tuple[Batch, bool]:
     """Take files in as one batch: all or nothing, or with `skip_bad_rows` all that is good. For the writer's lane.
 
     Answers the batch, and whether it is new: the same content again is the batch that it was. Raises one of the errors
     above, naming lines and columns, never values.
     """
-    mapping = source(source_name, dataset=dataset)
-    inputs = inputs_of(mapping, files, dataset=dataset, source_name=source_name)
-    digest = content_digest(inputs, mapping, dataset=dataset, source_name=source_name)
+    tenant, dataset = under_way.tenant, under_way.dataset
+    mapping, name = mapping_of(came, under_way.source, dataset=dataset)
+    inputs = inputs_of(mapping, came.files, dataset=dataset, source_name=name)
+    digest = content_digest(inputs, mapping, dataset=dataset, source_name=name)
     if known := batches.with_content(engine, tenant, digest):
         if known.rejected and not skip_bad_rows:
-            raise InvalidRows(
-                f"{_are_not_valid(known.rejected)}; batch {known.id} has the others.", details=known.rejects
-            )
+            message = f"{_are_not_valid(known.rejected)}; batch {known.id} has the others."
+            raise InvalidRows(message, details=known.rejects)
         return known, False
-    batch = Batch(tenant, uuid7(), dataset, source_name, digest, created_at=_now())
+    if batches.is_known(engine, under_way.id):
+        raise BatchIdTaken
+    batch = Batch(
+        tenant, under_way.id, dataset, name, digest, created_at=under_way.created_at, bytes=under_way.received
+    )
     batches.begin(engine, batch)
     try:
         with staging.keys(engine, batch, padded_keys(secret, tenant.client_id)) as keys:
             batch = _loaded(engine, batch, mapping, inputs, keys=keys, skip_bad_rows=skip_bad_rows)
-    except BaseException:
-        batches.remove(engine, batch)
+    except BaseException as error:
+        batches.fail(engine, batch, error)
         raise
     batches.complete(engine, batch)
     INGESTED.labels(dataset, "stored").inc(batch.rows)
@@ -93,12 +100,6 @@ def load(
         "batch completed"
     )
     return batch, True
-
-
-def _now() -> datetime:
-    """To the millisecond, as ClickHouse keeps it."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def _loaded(
@@ -111,14 +112,14 @@ def _loaded(
     if stored is None:
         with staging.staged(engine, batch, inputs) as staged:
             stored = _insert(engine, batch, mapping, staged, keys=keys)
-            bad, rejected = _refused(engine, batch, mapping, staged, keys=keys, stored=stored)
+            bad, rejected = refused(engine, batch, mapping, staged, keys=keys, stored=stored)
     if rejected and (stored == 0 or not skip_bad_rows):
         raise InvalidRows(
-            f"{_are_not_valid(rejected)}, and none was stored; see details.", details=_details(bad, inputs)
+            f"{_are_not_valid(rejected)}, and none was stored; see details.", details=details_of(bad, inputs)
         )
     if stored == 0:
         raise EmptyFile(f"No row of the files is one of {batch.dataset}.")
-    return replace(batch, rows=stored, rejected=rejected, rejects=tuple(_details(bad, inputs)))
+    return replace(batch, rows=stored, rejected=rejected, rejects=tuple(details_of(bad, inputs)))
 
 
 def _loaded_in_place(
@@ -143,15 +144,15 @@ def _loaded_in_place(
 # --- loading
 
 
-def _sources(mapping: Source, batch: Batch, staged: Mapping[str, Staged]) -> Iterator[tuple[Rows, Sql]]:
+def sources_of(mapping: Source, batch: Batch, staged: Mapping[str, Staged]) -> Iterator[tuple[Rows, Sql]]:
     """Each file whose rows are rows of the dataset, with how."""
     for rows in mapping.rows_of(batch.dataset):
         for file in staged.values():
-            if rows.rows in (ANY_FILE, file.name):
+            if rows.fits(file.name):
                 yield rows, Sql(staged, file, mapping.maps, dict(file.parameters))
 
 
-def _with_keys(table: str) -> str:
+def with_keys(table: str) -> str:
     scalars = [
         f"(SELECT unhex({half}) FROM {table} WHERE kind = '{kind}') AS {kind}_{half}"
         for kind in HASHED_KINDS
@@ -172,19 +173,18 @@ def _insert(
     """Load every good row, or with `strict` none but all; answers how many. Raises RowsRefused."""
     names = [column.name for column in COLUMNS[batch.dataset]]
     targets = ", ".join(["client_id", "prospect_id", "batch_id", *(f"`{name}`" for name in names)])
-    for rows, sql in _sources(mapping, batch, staged):
-        select = rows.select(batch.dataset, sql)
+    for rows, sql in sources_of(mapping, batch, staged):
         engine.load(
-            f"INSERT INTO {batch.dataset} ({targets}) {_with_keys(keys)} "
+            f"INSERT INTO {batch.dataset} ({targets}) {with_keys(keys)} "
             f"SELECT {{client:UUID}}, {{prospect:UUID}}, {{batch:UUID}}, "
-            f"{', '.join(f'v_{name}' for name in names)} FROM ({select}) "
+            f"{', '.join(f'v_{name}' for name in names)} FROM ({select(rows, batch.dataset, sql)}) "
             f"WHERE {'throwIf(bad) = 0' if strict else 'NOT bad'}",
             sql.parameters | batches.parameters(batch.tenant, batch=batch.id),
         )
     return batches.count_rows(engine, batch)
 
 
-def _refused(
+def refused(
     engine: Engine, batch: Batch, mapping: Source, staged: Mapping[str, Staged], *, keys: str, stored: int
 ) -> tuple[list[Bad], int]:
     """The first MAX_REJECTS rows that were not loaded, and how many there are. Cheap when there are none."""
@@ -199,18 +199,18 @@ def _refused(
         rejected += int(shapes[0]["total"]) if shapes else 0
         bad += [Bad(file.name, row["_row"], "", *SHAPES[row["_shape"]]) for row in shapes]
     taken = sum(
-        int(engine.row(rows.count(sql), sql.parameters)["rows"]) for rows, sql in _sources(mapping, batch, staged)
+        int(engine.row(count(rows, sql), sql.parameters)["rows"]) for rows, sql in sources_of(mapping, batch, staged)
     )
-    for rows, sql in _sources(mapping, batch, staged):
+    for rows, sql in sources_of(mapping, batch, staged):
         if taken > stored:
             bad += _bad_rows(engine, batch, rows, sql, keys=keys)
-        for file, column, query in rows.lost(sql):
-            lost = engine.rows(
+        for file, column, query in lost(rows, sql):
+            found = engine.rows(
                 f"SELECT *, count() OVER () AS total FROM ({query}) ORDER BY row LIMIT {MAX_REJECTS}", sql.parameters
             )
-            rejected += int(lost[0]["total"]) if lost else 0
+            rejected += int(found[0]["total"]) if found else 0
             issues = {**ISSUES, "no_such_row": "is of a row that no row of the dataset belongs to"}
-            bad += [Bad(file.name, row["row"], column, row["code"], issues[row["code"]]) for row in lost]
+            bad += [Bad(file.name, row["row"], column, row["code"], issues[row["code"]]) for row in found]
     bad.sort(key=lambda one: (one.name, one.row))
     return bad[:MAX_REJECTS], rejected + taken - stored
 
@@ -218,7 +218,7 @@ def _refused(
 def _bad_rows(engine: Engine, batch: Batch, rows: Rows, sql: Sql, *, keys: str) -> Iterator[Bad]:
     problems = problems_of(batch.dataset)
     found = engine.rows(
-        f"{_with_keys(keys)} SELECT row, problems FROM ({rows.select(batch.dataset, sql)}) WHERE bad "
+        f"{with_keys(keys)} SELECT row, problems FROM ({select(rows, batch.dataset, sql)}) WHERE bad "
         f"ORDER BY row LIMIT {MAX_REJECTS}",
         sql.parameters,
     )
@@ -238,7 +238,7 @@ def _are_not_valid(rejected: int) -> str:
     return f"{rejected} row{' is' if rejected == 1 else 's are'} not valid"
 
 
-def _details(bad: Sequence[Bad], inputs: Sequence[Input]) -> list[ProblemDetail]:
+def details_of(bad: Sequence[Bad], inputs: Sequence[Input]) -> list[ProblemDetail]:
     """Where and why, as answers say it."""
     details: list[ProblemDetail] = []
     for given in inputs:

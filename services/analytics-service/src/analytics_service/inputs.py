@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Final
 
@@ -106,7 +107,7 @@ def _known_names(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset
     known = mapping.files_of(dataset)
     names = [file.name or (known[0] if len(known) == 1 else "") for file in files]
     for name in names:
-        if name not in known:
+        if not any(fnmatchcase(name, one) for one in known):
             given = f"{name}.csv" if name else "A body without a file name"
             wanted = ", ".join(f"{one}.csv" for one in known)
             raise UnknownFile(
@@ -114,7 +115,7 @@ def _known_names(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset
             )
         if names.count(name) > 1:
             raise UnknownFile(f"{name}.csv is there twice.")
-    given_rows = [rows for rows in mapping.rows_of(dataset) if rows.rows in names]
+    given_rows = [rows for rows in mapping.rows_of(dataset) if any(rows.fits(name) for name in names)]
     if not given_rows:
         wanted = " or ".join(f"{rows.rows}.csv" for rows in mapping.rows_of(dataset))
         raise MissingFile(f"{source_name} {dataset} needs {wanted}.")

@@ -9,6 +9,7 @@ from loguru import logger
 
 from analytics_service import batches
 from analytics_service.clickhouse import ClickHouse
+from analytics_service.loads import Loads
 from analytics_service.prospects import Prospects
 from analytics_service.routes import ingest, reports
 from analytics_service.settings import Settings
@@ -35,6 +36,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ):
             await app.state.clickhouse.write(batches.sweep)
             app.state.prospects = Prospects(jobs)
+            app.state.loads = Loads()
             yield
 
 

@@ -10,8 +10,8 @@ from typing import Final
 from analytics_service.batches import STAGE, Batch
 from analytics_service.clickhouse import FORMATS, Engine, RowsRefused
 from analytics_service.inputs import Input, InvalidCsv, InvalidNdjson, malformed_line
-from analytics_service.mappings import Staged
 from analytics_service.parquet import InvalidParquet
+from analytics_service.selects import Staged
 from triton_common.schemas import ProblemDetail
 
 MISSING: Final = "\\0"  # the default of a file's last column: what a row that is too short gets there

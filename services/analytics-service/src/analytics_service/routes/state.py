@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 
 from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable
+from analytics_service.loads import Loads
 from analytics_service.prospects import Prospects, Tenant
 from analytics_service.settings import Settings
 from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, KeysUnavailable
@@ -36,9 +37,19 @@ async def _tenant(request: Request, principal: CurrentPrincipal, prospect_id: UU
     return await prospects.tenant(principal, prospect_id)
 
 
+async def _open_tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
+    prospects: Prospects = request.app.state.prospects
+    return await prospects.open_tenant(principal, prospect_id)
+
+
 async def _clickhouse(request: Request) -> ClickHouse:
     clickhouse: ClickHouse = request.app.state.clickhouse
     return clickhouse
+
+
+async def _loads(request: Request) -> Loads:
+    loads: Loads = request.app.state.loads
+    return loads
 
 
 async def _settings(request: Request) -> Settings:
@@ -47,5 +58,7 @@ async def _settings(request: Request) -> Settings:
 
 
 TenantDep = Annotated[Tenant, Depends(_tenant)]
+OpenTenantDep = Annotated[Tenant, Depends(_open_tenant)]
 ClickHouseDep = Annotated[ClickHouse, Depends(_clickhouse)]
+LoadsDep = Annotated[Loads, Depends(_loads)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
