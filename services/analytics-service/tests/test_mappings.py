@@ -154,5 +154,5 @@ async def test_an_archived_prospect_takes_no_data(prospect: Prospect, jobs_servi
     assert (await prospect.send("claims", claims(GOOD))).status_code == 201
     jobs_service.archived.add(prospect.id)
     answer: httpx2.Response = await prospect.send("claims", claims(GOOD.replace("C-1", "C-2")))
-    assert (answer.status_code, answer.json()["code"]) == (409, "prospect_archived")
+    assert (answer.status_code, answer.json()["code"]) == (409, "prospect_closed")
     assert (await prospect.get("reports/summary"))["claims"] == 1

@@ -12,7 +12,7 @@ from triton_common.errors import Conflict, NotFound, ProspectNotFound
 REMEMBERED: Final = 10_000  # prospects; a megabyte or two
 
 
-class ProspectArchived(Conflict):
+class ProspectClosed(Conflict):
     """The prospect is archived; it takes no data."""
 
 
@@ -39,11 +39,11 @@ class Prospects:
         return Tenant(client_id, prospect_id)
 
     async def open_tenant(self, principal: Principal, prospect_id: UUID) -> Tenant:
-        """The tenant, asked for anew. Raises ProspectArchived, and what `tenant` raises."""
+        """The tenant, asked for anew. Raises ProspectClosed, and what `tenant` raises."""
         tenant = await self.tenant(principal, prospect_id)
         prospect = await self._prospect(principal, prospect_id)
         if prospect.get("archived_at"):
-            raise ProspectArchived(f"Prospect {prospect_id} is archived and takes no data.")
+            raise ProspectClosed(f"Prospect {prospect_id} is archived and takes no data.")
         return tenant
 
     async def _ask(self, principal: Principal, prospect_id: UUID) -> UUID:

@@ -17,7 +17,7 @@ from analytics_service.loads import BatchIdTaken, Load
 from analytics_service.mappings import InvalidMapping, UnknownSource
 from analytics_service.parquet import InvalidParquet
 from analytics_service.preview import preview
-from analytics_service.prospects import ProspectArchived
+from analytics_service.prospects import ProspectClosed
 from analytics_service.routes import state
 from analytics_service.routes.state import ClickHouseDep, LoadsDep, OpenTenantDep, SettingsDep, TenantDep
 from analytics_service.schemas import IngestBatch, Preview
@@ -114,7 +114,7 @@ BatchIdHeader = Annotated[
     openapi_extra=UPLOAD,
     responses={
         200: {"model": IngestBatch, "description": "The same content was there: the batch that it was"},
-        **problems(UploadBroken, *UNREADABLE, ProspectArchived, BatchIdTaken, ingest.InvalidRows),
+        **problems(UploadBroken, *UNREADABLE, ProspectClosed, BatchIdTaken, ingest.InvalidRows),
     },
 )
 async def ingest_files(  # noqa: PLR0917  FastAPI names them
