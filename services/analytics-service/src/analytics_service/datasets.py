@@ -48,8 +48,10 @@ SHAPES: Final[Mapping[str, str]] = {
     "rxnorm": "[0-9]{1,8}",
     "ndc": "[0-9]{11}|[0-9]{4}-[0-9]{4}-[0-9]{2}|[0-9]{5}-[0-9]{3}-[0-9]{2}|[0-9]{5}-[0-9]{4}-[0-9]{1,2}",
 }
-# CPT and HCPCS, ICD-10-PCS, ICD-9-CM's procedures, SNOMED CT, revenue codes: what stands in a claim's line
-PROCEDURES: Final = "[0-9]{4}[0-9A-Z]|[A-Z][0-9]{4}|[0-9A-HJ-NP-Z]{7}|[0-9]{2}[.]?[0-9]{1,2}|[0-9]{6,18}|0[0-9]{3}"
+# CPT and HCPCS, ICD-10-PCS, ICD-9-CM's procedures, SNOMED CT, revenue codes, vaccines (CVX): what a claim's line may have
+PROCEDURES: Final = (
+    "[0-9]{4}[0-9A-Z]|[A-Z][0-9]{4}|[0-9A-HJ-NP-Z]{7}|[0-9]{2}[.]?[0-9]{1,2}|[0-9]{6,18}|0[0-9]{3}|[0-9]{2,3}"
+)
 DIAGNOSIS_SYSTEMS: Final = tuple(system.value for system in CodeSystem)
 
 ISSUES: Final[Mapping[str, str]] = {
@@ -143,7 +145,11 @@ class Number(Column):
     def value(self, text: str) -> str:
         """Decimal(18, places), or UInt32."""
         number = f"ifNull(toDecimal64OrNull({text}, 4), toDecimal64(0, 4))"  # parsed once: `checks` has the same words
-        return f"round({number}, {self.places})" if self.places else f"toUInt32({number})"
+        return (
+            f"CAST(round({number}, {self.places}), 'Decimal(18, {self.places})')"
+            if self.places
+            else f"toUInt32({number})"
+        )
 
     def checks(self, text: str) -> dict[str, str]:
         """What the engine's parser takes, up to MOST, and MOST_COUNTED for a whole one."""
