@@ -21,6 +21,7 @@ from analytics_service.clickhouse import ClickHouse
 from analytics_service.loads import Load
 from analytics_service.main import build
 from analytics_service.prospects import Tenant
+from analytics_service.schema import migrate
 from analytics_service.settings import Settings
 from analytics_service.unpacking import Arriving
 from analytics_service.uploads import Received, spool_folder
@@ -61,6 +62,7 @@ async def hang(folder: Path, function: str) -> None:
     with spool_folder(wanted.spool_dir):
         (Path(tempfile.gettempdir()) / "driver.raw").write_bytes(CSV)  # as the driver leaves it
         async with connected(wanted) as clickhouse:
+            await clickhouse.write(migrate)
             await clickhouse.write(load)
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -124,6 +125,7 @@ def settings(jobs_url: str, database_folder: Path, tmp_path_factory: pytest.Temp
         clickhouse_url=SecretStr(f"chdb://{database_folder}"),
         jobs_url=jobs_url,
         member_key=SECRET,
+        query_timeout=timedelta(seconds=5),
         spool_dir=tmp_path_factory.mktemp("spool"),
     )
 

@@ -16,10 +16,13 @@ from conftest import Prospect
 from test_ingest import GOOD, claims
 from uuid_utils.compat import uuid7
 
-from analytics_service import batches, reports
+from analytics_service import batches
 from analytics_service.batches import Batch
-from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable, Engine, Lane, migrate
+from analytics_service.clickhouse import ClickHouse, Engine
+from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable, Lane
 from analytics_service.prospects import Tenant
+from analytics_service.reports import parts
+from analytics_service.schema import migrate
 from analytics_service.settings import Settings
 
 CHILD = Path(__file__).with_name("child.py")
@@ -100,14 +103,14 @@ class Idle:
         """Nothing to close."""
 
 
-async def test_a_full_line_is_answered_503_and_empties_again():
+async def test_a_full_line_is_answered_429_and_empties_again():
     lane = Lane([Idle()], name="test", waiting=1)
     go = threading.Event()
     running = [asyncio.create_task(lane.run(lambda _: go.wait())) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(AnalyticsBusy) as caught:
         await lane.run(lambda _: None)
-    assert (caught.value.status, caught.value.retry_after) == (503, 2)
+    assert (caught.value.status, caught.value.retry_after) == (429, 2)
     go.set()
     await asyncio.gather(*running)
     await asyncio.sleep(0.05)
@@ -137,7 +140,7 @@ async def test_readers_cannot_write(app):
 
 
 async def test_errors_of_the_engine_are_shown_to_nobody(app, prospect: Prospect, monkeypatch, log_lines, capfd):
-    monkeypatch.setattr(reports, "_PARTS", "canary AS (SELECT * FROM canary_table)")
+    monkeypatch.setattr(parts, "parts", lambda **_: "canary AS (SELECT * FROM canary_table)")
     answer = await prospect.http.get(f"{prospect.path}/reports/summary", headers=prospect.headers)
     assert (answer.status_code, answer.json()["code"]) == (503, "clickhouse_unavailable")
     assert answer.json()["message"] == "The analytics database does not answer; try again"

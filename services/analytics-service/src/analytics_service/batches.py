@@ -190,7 +190,7 @@ def fail(engine: Engine, batch: Batch, error: BaseException) -> None:
 
 def drop_rows(engine: Engine, batch: Batch) -> None:
     """Take the batch's rows from the disk: they are a partition, and gone in milliseconds, however many they are."""
-    engine.command(f"ALTER TABLE {batch.dataset} DROP PARTITION {{id:UUID}}", {"id": batch.id})
+    engine.drop_partition(batch.dataset, batch.id)
 
 
 def count_rows(engine: Engine, batch: Batch) -> int:

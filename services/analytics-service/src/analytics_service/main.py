@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from loguru import logger
 
-from analytics_service import batches
+from analytics_service import batches, schema
 from analytics_service.clickhouse import ClickHouse
 from analytics_service.loads import Loads
 from analytics_service.prospects import Prospects
@@ -31,9 +32,19 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 readers=settings.readers,
                 waiting=settings.waiting,
                 query_timeout=settings.query_timeout,
+                query_limits={
+                    "max_memory_usage": settings.query_memory_bytes,
+                    "max_bytes_before_external_group_by": settings.query_memory_bytes // 2,
+                    "max_rows_to_read": settings.query_rows,
+                },
+                cluster=settings.clickhouse_cluster,
             ) as app.state.clickhouse,
             ServiceClient(settings.jobs_url) as jobs,
         ):
+            await app.state.clickhouse.write(partial(schema.migrate, cluster=settings.clickhouse_cluster))
+            await app.state.clickhouse.write(
+                partial(schema.retain, retention=settings.retention, cluster=settings.clickhouse_cluster)
+            )
             await app.state.clickhouse.write(batches.sweep)
             app.state.prospects = Prospects(jobs)
             app.state.loads = Loads()

@@ -32,7 +32,7 @@ async def conditions(clickhouse: ClickHouse, scope: Scope, *, order: Order, limi
                    FROM records GROUP BY system, code) AS described
                ON described.system = diagnosed.system AND described.code = diagnosed.code
         GROUP BY diagnosed.system AS system, diagnosed.code AS code
-        HAVING members >= {smallest:UInt32}
+        HAVING members >= {smallest:UInt32} AND (population - members = 0 OR population - members >= {smallest:UInt32})
         ORDER BY if({order:String} = 'cost', total_paid, toDecimal128(0, 2)) DESC, members DESC, total_paid DESC,
                  system, code
         LIMIT {limit:UInt32}""",

@@ -22,13 +22,16 @@ from triton_common.schemas import CodePattern, CostCategory
 CATEGORIES: Final = [category for category in CostCategory if category is not CostCategory.TOTAL]
 TABLES: Final = ("claims", "clinical", "utilization", "pharmacy", "ingest_batches")
 
-_TABLE: Final = re.compile(rf"\b(?:FROM|JOIN)\s+(?:\w+\.)?(?:{'|'.join(TABLES)})\b(?:\s+FINAL)?(?P<after>.{{0,80}})", re.S)
+_TABLE: Final = re.compile(
+    rf"\b(?:FROM|JOIN)\s+(?:\w+\.)?(?:{'|'.join(TABLES)})\b(?:\s+FINAL)?(?P<after>.{{0,160}})",
+    re.DOTALL | re.IGNORECASE,
+)
 _FENCED: Final = re.compile(rf"\s+WHERE {re.escape(OF_TENANT)}(?= AND | GROUP |\))")
 # What a readonly client can still do: leave the database, read its inside, write a file, change its own limits
 _BEYOND: Final = re.compile(
     r";|\bINTO\s+OUTFILE\b|\bSETTINGS\b|\bFORMAT\b|\bsystem\s*\.|\bschema_migrations\b|\bstage_|"
-    r"\b(file|url|s3|remote|cluster|merge|executable|mysql|postgresql|hdfs|input|format|loop)\w*\s*\(",
-    re.I,
+    r"\b((file|url|s3|remote|cluster|merge|executable|mysql|postgresql|hdfs)\w*|input|format|loop)\s*\(",
+    re.IGNORECASE,
 )
 
 
@@ -113,9 +116,7 @@ def parts(*, dated: tuple[bool, bool], chosen: bool) -> str:
              AND batch_id IN (SELECT id FROM visible)) AS pharmacy_in_claims""",
         _rows_of(rows.format("lines"), "claims", _within("service_date", dated)),
         # a condition lasts: it counts from when it was recorded to its end, where it has one
-        _rows_of(
-            rows.format("records"), "clinical", _within("recorded_date", dated, last=_LAST_DAY)
-        ),
+        _rows_of(rows.format("records"), "clinical", _within("recorded_date", dated, last=_LAST_DAY)),
         _rows_of(rows.format("stays"), "utilization", _within("start", dated)),
         _rows_of(rows.format("fills"), "pharmacy", _within("fill_date", dated)),
     ]
@@ -149,9 +150,7 @@ def _diagnosed(name: str, lines: str, records: str) -> str:
                   SELECT member_id, code_system, toString(code) FROM {records} WHERE kind = 'condition'))"""
 
 
-_LAST_DAY: Final = (
-    "if(kind = 'condition', ifNull(end_date, toDateTime64('2299-12-31', 3, 'UTC')), recorded_date)"
-)
+_LAST_DAY: Final = "if(kind = 'condition', ifNull(end_date, toDateTime64('2299-12-31', 3, 'UTC')), recorded_date)"
 _EVENTS: Final = f"""events AS (
             SELECT member_id, {month_of("service_date")} AS month, 'line' AS kind, claim_id AS id,
                    if(place_of_service = '23', 'emergency', toString(claim_type)) AS category, paid, member_paid
@@ -174,7 +173,7 @@ _MEMBERS: Final = f"""members AS (
             FROM events GROUP BY member_id)"""
 
 
-def per(total: Decimal, count: int, unit: str = "0.01") -> Decimal:
+def per(total: Decimal, count: int | Decimal, unit: str = "0.01") -> Decimal:
     """To the cent; 0 where there is nobody."""
     return rounded(total / count if count else Decimal(0), unit)
 

@@ -27,7 +27,7 @@ def shown(rows: Sequence[T], members: Callable[[T], int], *, smallest: int, add_
     """The rows that may be shown, in their order. `add_up`: they are parts of a total that is known."""
     hidden = [row for row in rows if is_small(members(row), smallest)]
     left = sorted((row for row in rows if members(row) >= max(smallest, 1)), key=members)
-    while add_up and hidden and left and (len(hidden) < 2 or sum(map(members, hidden)) < smallest):  # noqa: PLR2004  above
+    while add_up and hidden and left and (len(hidden) < 2 or sum(map(members, hidden)) < smallest):
         hidden.append(left.pop(0))
     gone = {id(row) for row in hidden}
     return [row for row in rows if id(row) not in gone]
@@ -36,7 +36,9 @@ def shown(rows: Sequence[T], members: Callable[[T], int], *, smallest: int, add_
 async def check(clickhouse: ClickHouse, scope: Scope) -> None:
     """Raises GroupTooSmall when the scope holds too few members, or its filters leave out too few."""
     if scope.smallest:
-        counts = [await _members(clickhouse, one) for one in ([scope] if scope == scope.whole else [scope, scope.whole])]
+        counts = [
+            await _members(clickhouse, one) for one in ([scope] if scope == scope.whole else [scope, scope.whole])
+        ]
         check_parts([counts[0], counts[-1] - counts[0]], smallest=scope.smallest)
 
 

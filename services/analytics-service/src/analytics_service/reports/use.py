@@ -115,7 +115,9 @@ async def high_cost(clickhouse: ClickHouse, scope: Scope) -> HighCostReport:
                 top_percent=row["percent"],
                 members=row["members"],
                 total_paid=row["paid"],
-                share_percent=rounded(100 * row["paid"] / row["everything"] if row["everything"] else Decimal(0), "0.1"),
+                share_percent=rounded(
+                    100 * row["paid"] / row["everything"] if row["everything"] else Decimal(0), "0.1"
+                ),
                 mean_paid=per(row["paid"], row["members"]),
             )
             for row in kept
@@ -140,7 +142,7 @@ async def readmissions(clickhouse: ClickHouse, scope: Scope) -> ReadmissionsRepo
                                PARTITION BY member_id ORDER BY admitted, discharged, encounter_id
                                ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS next_admitted
                     FROM (SELECT member_id, encounter_id, toDate32(min(start)) AS admitted,
-                                 toDate32(max(coalesce(end, addDays(start, length_of_stay_days)))) AS discharged
+                                 toDate32(max(coalesce(`end`, addDays(start, length_of_stay_days)))) AS discharged
                           FROM stays WHERE encounter_class = 'inpatient' GROUP BY member_id, encounter_id)))
         WHERE (gap IS NULL OR gap >= 1)
           AND addDays(discharged, {READMITTED}) <= (SELECT toDate32(max(start)) FROM stays)""",

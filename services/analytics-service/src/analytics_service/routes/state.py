@@ -5,7 +5,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 
-from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable
+from analytics_service.clickhouse import ClickHouse, QueryTimedOut
+from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable
 from analytics_service.loads import Loads
 from analytics_service.prospects import Prospects, Tenant
 from analytics_service.settings import Settings
@@ -18,6 +19,7 @@ ERRORS = (
     InsufficientScope,
     ProspectNotFound,
     ClickhouseUnavailable,
+    QueryTimedOut,
     AnalyticsBusy,
     KeysUnavailable,
     ServiceUnreachable,
