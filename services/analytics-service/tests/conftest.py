@@ -127,6 +127,7 @@ def settings(jobs_url: str, database_folder: Path, tmp_path_factory: pytest.Temp
         member_key=SECRET,
         query_timeout=timedelta(seconds=5),
         spool_dir=tmp_path_factory.mktemp("spool"),
+        audit_spool=tmp_path_factory.mktemp("audit"),
     )
 
 

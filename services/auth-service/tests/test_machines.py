@@ -56,6 +56,16 @@ async def test_an_account_that_cannot_be_is_refused(http, bearer, change):
     assert (await http.post("/service-accounts", json=NEW | change, headers=bearer)).status_code == 422
 
 
+@pytest.mark.parametrize("scope", ["keys:admin", "service-accounts:admin"])
+async def test_an_account_of_a_client_does_nothing_for_the_whole_platform(http, bearer, scope):
+    bound = NEW | {"client_id": str(uuid7())}
+    refused = await http.post("/service-accounts", json=bound | {"scopes": ["jobs:read", scope]}, headers=bearer)
+    assert (refused.status_code, refused.json()["code"]) == (422, "scope_of_staff")
+    made = (await http.post("/service-accounts", json=bound, headers=bearer)).json()
+    refused = await http.patch(f"/service-accounts/{made['id']}", json={"scopes": [scope]}, headers=bearer)
+    assert (refused.status_code, refused.json()["code"]) == (422, "scope_of_staff")
+
+
 async def test_other_scopes_end_the_tokens_it_has(http, bearer, etl):
     granted = (await token(http, etl)).json()
     path = f"/service-accounts/{etl['id']}"

@@ -1,7 +1,9 @@
 """The pool that hashes passwords."""
 
 import asyncio
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +96,13 @@ async def test_logins_stall_nobody_else(make_settings, starting):
         assert (await http.get("/.well-known/jwks.json")).status_code == 200
         assert sum(login.done() for login in logins) < 8
         assert {login.status_code for login in await asyncio.gather(*logins)} == {401}
+
+
+def priorities():
+    return [os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in Path("/proc/self/task").iterdir()]
+
+
+async def test_hashes_give_way_to_requests(passwords):
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    await passwords.hash("a long enough password")
+    assert max(priorities()) > own

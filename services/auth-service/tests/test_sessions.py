@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import ValidationError
 
 from auth_service.main import build
 
@@ -178,12 +179,35 @@ async def test_an_unknown_token_is_refused(http):
     assert answer.json()["code"] == "invalid_refresh_token"
 
 
+async def test_a_session_that_nobody_refreshes_is_over(make_settings, starting, rows):
+    settings = make_settings(session_idle=timedelta(hours=2), access_token_ttl=timedelta(hours=1))
+    async with starting(build(settings)) as http:
+        first = (await http.post("/login", json={"email": EMAIL, "password": PASSWORD})).json()["refresh_token"]
+        rows("UPDATE sessions SET created_at = now() - interval '3 hours', expires_at = now() + interval '1 minute'")
+        second = (await refresh(http, first)).json()["refresh_token"]
+        assert rows(
+            "SELECT expires_at BETWEEN now() + interval '119 min' AND now() + interval '2 hours' FROM sessions"
+        ) == [(True,)]
+        rows("UPDATE sessions SET expires_at = now()")
+        assert (await refresh(http, second)).json()["code"] == "invalid_refresh_token"
+
+
+def test_a_session_must_outlive_its_access_token(make_settings):
+    with pytest.raises(ValidationError, match="AUTH_SESSION_IDLE"):
+        make_settings(session_idle=timedelta(hours=1), access_token_ttl=timedelta(hours=2))
+
+
 async def test_a_session_ends_at_its_time_however_often_it_is_refreshed(make_settings, starting, rows):
     async with starting(build(make_settings(refresh_token_ttl=timedelta(hours=1)))) as http:
         first = (await http.post("/login", json={"email": EMAIL, "password": PASSWORD})).json()["refresh_token"]
         second = (await refresh(http, first)).json()["refresh_token"]
-        rows("UPDATE sessions SET expires_at = now() RETURNING id")
-        assert (await refresh(http, second)).json()["code"] == "invalid_refresh_token"
+        rows("UPDATE sessions SET created_at = now() - interval '50 minutes'")
+        third = (await refresh(http, second)).json()["refresh_token"]
+        assert rows(
+            "SELECT expires_at BETWEEN now() + interval '9 min' AND now() + interval '10 min' FROM sessions"
+        ) == [(True,)]
+        rows("UPDATE sessions SET expires_at = now()")
+        assert (await refresh(http, third)).json()["code"] == "invalid_refresh_token"
 
 
 async def test_a_login_clears_away_the_users_expired_sessions(http, pair, rows):

@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Literal, Self
 
 import httpx2
 
 from triton_cli.command import clean, say
 from triton_cli.filters import Json
-from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State, WrongUsage, url_of
+from triton_cli.state import CommandFailed, WrongUsage
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
 STREAM_SILENCE: Final = 60.0  # seconds without even a heartbeat, then the stream is opened anew
@@ -20,6 +19,8 @@ RETRY_PAUSE: Final = 0.5  # seconds; doubled each time
 LOST: Final = (502, 503, 504)  # a gateway's answers: whether the service did it is not known
 PAGE: Final = 200  # the most that a list answers at once
 AT_ONCE: Final = 1000  # jobs that one call of many changes, in a second or two
+Renewal = Callable[["Api", str], Awaitable[str]]
+"""Gives a token in place of the one that was refused, or of none."""
 Verb = Literal["cancel", "retry"]
 CHANGEABLE: Final[dict[Verb, tuple[str, ...]]] = {
     "cancel": ("pending", "processing"),
@@ -79,8 +80,9 @@ class Api:
     Answers JSON; raises Refused with what the platform says is wrong, or Unreachable.
     """
 
-    def __init__(self, url: str, *, token: str = "", email: str = "", password: str = "") -> None:
-        """With an e-mail address and a password it logs in when it is first entered."""
+    def __init__(self, url: str, *, token: str = "", renews: Renewal | None = None, source: str = "") -> None:
+        """Without a token, `renews` gives one when it is first entered; and another when one is refused. `source` tells
+        people who it was that named the user."""
         try:
             parts = httpx2.URL(url)
         except (httpx2.InvalidURL, ValueError) as error:
@@ -89,15 +91,17 @@ class Api:
             raise WrongUsage("The platform's URL names no user: set TRITON_EMAIL and TRITON_PASSWORD.")
         if parts.scheme not in ("http", "https") or not parts.host:
             raise WrongUsage(f"{url} is no URL of a platform: http:// or https://, then the host.")
-        self.url = url.rstrip("/")
+        self.url = str(parts).rstrip("/")  # one spelling: host in lower case, no port that goes without saying
+        self.in_the_clear = parts.scheme == "http" and parts.host not in LOOPBACK
         self._here = parts.host in LOOPBACK
-        self._token = token
-        self._credentials = (email, password) if password else None
+        self.token = token
+        self.source = source
+        self._renews = renews
 
     async def log_in(self, email: str, password: str) -> None:
         """Every call from now on is this user's."""
         answer = await self.post("/api/v1/auth/login", json={"email": email, "password": password})
-        self._token = answer["access_token"]
+        self.token = answer["access_token"]
 
     async def get(self, path: str, **params: Any) -> Any:
         """GET, parsed."""
@@ -114,6 +118,24 @@ class Api:
     async def patch(self, path: str, *, json: Any) -> Any:
         """PATCH, parsed."""
         return _parsed(await self._send("PATCH", path, json=json))
+
+    async def call(self, method: str, path: str, **options: Any) -> Any:
+        """Any method, parsed; None where there is no content."""
+        response = await self._send(method, path, **options)
+        return None if response.status_code == httpx2.codes.NO_CONTENT else _parsed(response)
+
+    async def download(self, path: str, **params: Any) -> AsyncIterator[bytes]:
+        """GET, as it comes; it raises Unreachable too when it breaks off."""
+        await self.get("/api/v1/auth/me")  # which gets another token where this one is refused
+        try:
+            async with self._http.stream("GET", path, headers=self._headers(), params=params) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise Refused(response)
+                async for chunk in response.aiter_bytes():
+                    yield chunk
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
 
     async def items(self, path: str, **filters: Any) -> AsyncIterator[Any]:
         """All items of a list, page after page."""
@@ -144,8 +166,8 @@ class Api:
             async with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
                 if response.status_code == httpx2.codes.NO_CONTENT:
                     raise NothingFollows
-                if response.status_code == httpx2.codes.UNAUTHORIZED and self._credentials:
-                    await self.log_in(*self._credentials)  # the token ended, and with it the stream before
+                if response.status_code == httpx2.codes.UNAUTHORIZED and self._renews:
+                    await self._renew(self._renews)  # the token ended, and with it the stream before
                     return
                 if response.is_client_error and response.status_code != httpx2.codes.NOT_ACCEPTABLE:
                     await response.aread()
@@ -166,13 +188,16 @@ class Api:
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
         response = await self._answer(method, path, **options)
-        if response.status_code == httpx2.codes.UNAUTHORIZED and self._credentials and self._token:
-            self._token = ""  # it ended; who is refused without one is refused
-            await self.log_in(*self._credentials)
+        if response.status_code == httpx2.codes.UNAUTHORIZED and self._renews and self.token:
+            await self._renew(self._renews)
             response = await self._answer(method, path, **options)
         if response.is_error:
             raise Refused(response)
         return response
+
+    async def _renew(self, renews: Renewal) -> None:
+        refused, self.token = self.token, ""  # who is refused without one is refused
+        self.token = await renews(self, refused)
 
     async def _answer(
         self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any
@@ -183,15 +208,17 @@ class Api:
             raise Unreachable(self.url, error) from error
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     async def __aenter__(self) -> Self:
-        """Open; log in when that has not been done."""
+        """Open; get a token when there is none."""
         # the environment's proxies know nothing of this machine's own ports
-        self._http = httpx2.AsyncClient(base_url=self.url, timeout=TIMEOUT, trust_env=not self._here)
-        if self._credentials and not self._token:
+        self._http = httpx2.AsyncClient(
+            base_url=self.url, timeout=TIMEOUT, trust_env=not self._here, headers={"User-Agent": "triton-cli"}
+        )
+        if self._renews and not self.token:
             try:
-                await self.log_in(*self._credentials)
+                await self._renew(self._renews)
             except BaseException:
                 await self._http.aclose()
                 raise
@@ -235,12 +262,14 @@ async def submit_once(api: Api, body: Json, *, key: str) -> Json:
     )
 
 
-async def pages(api: Api, filters: Json, *, limit: int | None, cursor: str | None) -> AsyncIterator[Json]:
-    """Pages of the list, of `limit` jobs in all."""
+async def pages(
+    api: Api, path: str, filters: Json, *, limit: int | None = None, cursor: str | None = None
+) -> AsyncIterator[Json]:
+    """Pages of a list, of `limit` items in all."""
     left = limit
     while left is None or left > 0:
         more = {"cursor": cursor} if cursor else {}
-        page = await api.get("/api/v1/jobs", limit=PAGE if left is None else min(PAGE, left), **filters, **more)
+        page = await api.get(path, limit=PAGE if left is None else min(PAGE, left), **filters, **more)
         yield page
         cursor = page["next_cursor"]
         if not cursor:
@@ -253,40 +282,9 @@ async def change_all(api: Api, verb: Verb, selection: Json) -> Json:
     retried job that failed again, stays as it is."""
     states = [status for status in CHANGEABLE[verb] if status in selection.get("status", CHANGEABLE[verb])]
     filters = selection | {"status": states}
-    ids = [job["id"] async for page in pages(api, filters, limit=None, cursor=None) for job in page["items"]]
+    ids = [job["id"] async for page in pages(api, "/api/v1/jobs", filters) for job in page["items"]]
     total = {"matched": 0, "changed": 0}
     for start in range(0, len(ids), AT_ONCE):
         answer: Json = await api.post(f"/api/v1/jobs/{verb}", json={"ids": ids[start : start + AT_ONCE]})
         total = {name: total[name] + answer[name] for name in total}
     return total | {"complete": True}
-
-
-def api_of(url: str | None, state: State) -> Api:
-    """The platform at `url`, else the one that runs from `state`, else the one at the default port; as the user that
-    the environment names, else, on this machine's own platform and nowhere else, as its admin.
-
-    Raises CommandFailed when there is nobody to log in as.
-    """
-    own = (state.running() or {}).get("url")
-    at = url or own or url_of(DEFAULT_PORT)
-    Api(at)  # raises: what is no URL is told of first
-    if token := os.environ.get("TRITON_TOKEN"):
-        if not (token.isascii() and token.isprintable()):
-            raise CommandFailed("TRITON_TOKEN is no token: it has characters that no header takes.")
-        return Api(at, token=token)
-    email, password = os.environ.get("TRITON_EMAIL"), os.environ.get("TRITON_PASSWORD")
-    if email and password:
-        return Api(at, email=email, password=password)
-    if email or password:
-        raise CommandFailed("Set TRITON_EMAIL and TRITON_PASSWORD both, or TRITON_TOKEN.")
-    if own and _same(at, own) and (secrets := state.known_secrets()) is not None:
-        return Api(own, email=ADMIN_EMAIL, password=secrets.admin_password)
-    here = "" if own else f" No platform runs from {state.folder}: `triton up` starts one, whose admin you then are."
-    raise CommandFailed(f"Nobody to log in as at {at}: set TRITON_TOKEN, or TRITON_EMAIL and TRITON_PASSWORD.{here}")
-
-
-def _same(url: str, own: str) -> bool:
-    """Whether `url` means this machine's own platform. Its admin's password goes to that alone, at the address where it
-    listens: behind another of the machine's names or addresses somebody else may."""
-    asked, ours = httpx2.URL(url.rstrip("/")), httpx2.URL(own)
-    return asked.host in {"localhost", ours.host} and asked.copy_with(host=ours.host) == ours

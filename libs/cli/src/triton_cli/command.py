@@ -8,13 +8,14 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
+from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 
-from triton_cli.state import CHECKOUT, CommandFailed, State
+from triton_cli.state import CHECKOUT, CommandFailed, State, WrongUsage
 
 if TYPE_CHECKING:
     from triton_cli.api import Api
@@ -27,6 +28,7 @@ output = Console()
 
 SAME_SIGNAL: Final = 1.0  # seconds in which a second signal is the first once more: `uv run` passes on what we got too
 INTERRUPTED: Final = 130  # what shells answer for a command that SIGINT ended
+LONGEST_PASSWORD: Final = 1024  # bytes, far over what a platform takes
 DEFAULT_STATE: Final = CHECKOUT / ".triton"
 
 StateOption = Annotated[
@@ -42,8 +44,12 @@ StateOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", envvar="TRITON_URL", help="The platform.", show_default="the one that runs here"),
+    typer.Option(
+        "--url", envvar="TRITON_URL", help="The platform.", show_default="of the last login, else what runs here"
+    ),
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+PasswordStdinOption = Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin, one line.")]
 JobArgument = Annotated[uuid.UUID, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
 
 
@@ -75,7 +81,7 @@ def sentences(command: Callable[P, Coroutine[Any, Any, None] | None]) -> Callabl
 
 def platform(url: str | None, state: Path) -> "Api":
     """The platform that a command means, as the user that it is for. Raises CommandFailed where there is neither."""
-    from triton_cli.api import api_of  # noqa: PLC0415  its HTTP client takes a while to import
+    from triton_cli.identity import api_of  # noqa: PLC0415  its HTTP client takes a while to import
 
     return api_of(url, State(state))
 
@@ -103,6 +109,40 @@ def confirmed(question: str) -> bool:
     except typer.Abort:
         say("")  # the question's line ends here
         raise CommandFailed("Nobody answered, and nothing was done. Where nobody can be asked, use --yes.") from None
+
+
+def asked(question: str, *, hidden: bool = False) -> str:
+    """What somebody at the terminal types. Raises CommandFailed where nobody does, KeyboardInterrupt at Ctrl-C."""
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"Nobody can be asked for the {question.lower()}: stdin is no terminal.")
+    try:
+        if hidden:
+            return getpass(f"{question}: ")
+        print(f"{question}: ", end="", file=sys.stderr, flush=True)
+        return input()
+    except (EOFError, KeyboardInterrupt) as error:
+        say("")  # the question's line ends here
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise CommandFailed("Nobody answered, and nothing was done.") from None
+    except UnicodeDecodeError:
+        raise CommandFailed(f"The {question.lower()} is no UTF-8.") from None
+
+
+def password_of(question: str, *, stdin: bool, twice: bool = False) -> str:
+    """A password: the first line of stdin, else what somebody types, unseen; `twice` where it is a new one."""
+    if not stdin:
+        typed = asked(question, hidden=True)
+        if twice and asked(f"{question} again", hidden=True) != typed:
+            raise CommandFailed("The two are not the same, and nothing was done.")
+        return typed
+    if sys.stdin.isatty():
+        raise WrongUsage("--password-stdin reads what is piped in: leave it out to be asked.")
+    try:
+        line = sys.stdin.buffer.readline(LONGEST_PASSWORD).decode()
+    except UnicodeDecodeError:
+        raise CommandFailed("The password on stdin is no UTF-8.") from None
+    return line.removesuffix("\n").removesuffix("\r")
 
 
 def until_signal(main: Coroutine[Any, Any, T]) -> T:

@@ -5,10 +5,11 @@ import uuid
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+from urllib.parse import quote
 
 import typer
 
-from triton_cli.state import CommandFailed
+from triton_cli.state import CommandFailed, WrongUsage
 
 if TYPE_CHECKING:
     from triton_cli.api import Api
@@ -157,7 +158,7 @@ async def resolved(api: "Api", chosen: Json) -> Json:
 async def pair(api: "Api", prospect: str, proposition: str) -> tuple[str, str]:
     """The ids of a prospect and a value proposition; the latter's name is one of the same client's."""
     prospect_id = await id_of(api, "prospects", prospect)
-    if _is_id(proposition):
+    if is_id(proposition):
         return prospect_id, proposition
     client_id = (await api.get(f"/api/v1/prospects/{prospect_id}"))["client_id"]
     return prospect_id, await id_of(api, "value-propositions", proposition, client_id=client_id)
@@ -165,10 +166,10 @@ async def pair(api: "Api", prospect: str, proposition: str) -> tuple[str, str]:
 
 async def id_of(api: "Api", noun: str, text: str, **filters: str) -> str:
     """An id as it is; of a name, the one thing that has it. Raises CommandFailed when it is not one."""
-    if _is_id(text):
+    if is_id(text):
         return text
     found = [item async for item in api.items(f"/api/v1/{noun}", **filters) if item["name"] == text]
-    what = noun.replace("-", " ").removesuffix("s")
+    what = noun.rpartition("/")[2].replace("-", " ").removesuffix("s")
     if not found:
         raise CommandFailed(f"There is no {what} named {text or 'nothing at all'}.")
     if len(found) > 1:
@@ -177,7 +178,15 @@ async def id_of(api: "Api", noun: str, text: str, **filters: str) -> str:
     return str(found[0]["id"])
 
 
-def _is_id(text: str) -> bool:
+async def quoted(_: "Api", text: str) -> str:
+    """An id that only the platform knows, safe in a path. Raises WrongUsage for what would be another path."""
+    if text in {"", ".", ".."}:
+        raise WrongUsage(f"{text or 'nothing'} is no id.")
+    return quote(text, safe="")
+
+
+def is_id(text: str) -> bool:
+    """True for a UUID."""
     with suppress(ValueError):
         uuid.UUID(text)
         return True

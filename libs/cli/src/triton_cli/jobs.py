@@ -26,6 +26,7 @@ from triton_cli.command import (
     sentences,
 )
 from triton_cli.filters import Json, Priority, duration, key, pair, time_limit
+from triton_cli.lists import span
 from triton_cli.state import CommandFailed, WrongUsage
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ async def _waited(job_id: str, follow: Coroutine[Any, Any, T], patience: float |
         async with asyncio.timeout(patience):
             return await follow
     except TimeoutError:
-        say(f"Job {job_id} is not over after {reading.span(patience or 0)}; it goes on: `triton jobs watch {job_id}`.")
+        say(f"Job {job_id} is not over after {span(patience or 0)}; it goes on: `triton jobs watch {job_id}`.")
         raise typer.Exit(TIMED_OUT) from None
     except asyncio.CancelledError:
         say(f"Job {job_id} goes on: `triton jobs watch {job_id}` shows it, `triton jobs cancel {job_id}` stops it.")
@@ -220,8 +221,9 @@ app = typer.Typer(
     help="Submit, follow, list and change generation jobs.",
     epilog="Exit status: 0 completed, or the command is done · 1 an error, told in a sentence · 2 wrong usage · "
     "3 the job failed · 4 it was cancelled · 5 --timeout was over first · 130 interrupted: the job goes on. "
-    "The platform is --url or TRITON_URL, else the one that `triton up` started here. The user is TRITON_TOKEN, or "
-    "TRITON_EMAIL and TRITON_PASSWORD, else the admin of the platform that runs here.",
+    "The platform is --url or TRITON_URL, else that of the last `triton login`, else the one that `triton up` started "
+    "here. The user is TRITON_TOKEN or TRITON_API_KEY, or TRITON_EMAIL and TRITON_PASSWORD, else who is logged in "
+    "there, else the admin of the platform that runs here.",
 )
 app.command("submit")(submit)
 app.command("list")(reading.list_jobs)

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_cli import jobs
+from triton_cli import account, auditing, jobs, machines, people
 from triton_cli.command import (
     DEFAULT_STATE,
     JsonOption,
@@ -35,9 +35,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Triton on this machine, with real Postgres, Redis, ClickHouse and Traefik, without Docker and without root; "
-    "and its jobs, here or on another platform.",
+    "and its jobs and accounts, here or on another platform.",
+    pretty_exceptions_show_locals=False,  # among them are passwords and tokens
     epilog="Begin with `triton demo`. Data, logs and documents live in .triton of the checkout.",
 )
+ACCOUNTS: Final = "Accounts"
 DOWN_TIMEOUT: Final = 90.0
 MAX_PORT: Final = 65_535 - 9
 
@@ -53,6 +55,18 @@ PortOption = Annotated[
 ]
 
 app.add_typer(jobs.app, name="jobs")
+app.command(rich_help_panel=ACCOUNTS)(account.login)
+app.command(rich_help_panel=ACCOUNTS)(account.logout)
+app.command(rich_help_panel=ACCOUNTS)(account.whoami)
+for group, name in (
+    (people.users, "users"),
+    (people.sessions, "sessions"),
+    (machines.accounts, "service-accounts"),
+    (machines.api_keys, "api-keys"),
+    (machines.keys, "keys"),
+    (auditing.app, "audit"),
+):
+    app.add_typer(group, name=name, rich_help_panel=ACCOUNTS)
 
 
 @app.command()

@@ -2,9 +2,8 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -15,10 +14,7 @@ from triton_cli.command import (
     StateOption,
     UrlOption,
     clean,
-    columns,
-    output,
     platform,
-    say,
     sentences,
 )
 from triton_cli.filters import (
@@ -35,8 +31,8 @@ from triton_cli.filters import (
     chosen,
     resolved,
 )
+from triton_cli.lists import AllOption, CursorOption, Extent, LimitOption, listed, show, span
 
-LIMIT: Final = 50
 STYLES: Final = {"completed": "green", "failed": "red", "cancelled": "dim", "processing": "cyan"}
 
 
@@ -52,11 +48,9 @@ async def list_jobs(
     created_before: BeforeOption = None,
     error_code: ErrorCodeOption = None,
     schedule: ScheduleOption = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="How many of the newest.", show_default=str(LIMIT))
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
-    cursor: Annotated[str | None, typer.Option("--cursor", help="Go on at the next_cursor of an answer.")] = None,
+    limit: LimitOption = None,
+    everything: AllOption = False,
+    cursor: CursorOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     state: StateOption = DEFAULT_STATE,
@@ -66,25 +60,11 @@ async def list_jobs(
     The columns are id, status, progress, priority, attempt, time of creation, stage or error code, document.
     --json answers one object, {"items": […], "next_cursor": …}.
     """
-    from triton_cli.api import pages  # noqa: PLC0415  see platform
-
     wanted = chosen(status, client, prospect, job_type, priority, created_after, created_before, error_code, schedule)
-    found: list[Json] = []
+    extent = Extent(limit, everything, cursor)
     async with platform(url, state) as api:
         filters = await resolved(api, wanted)
-        async for page in pages(api, filters, limit=None if everything else limit or LIMIT, cursor=cursor):
-            cursor = page["next_cursor"]
-            if as_json or output.is_terminal:
-                found.extend(page["items"])
-            else:
-                print("".join(f"{columns(_cells(job))}\n" for job in page["items"]), end="", flush=True)
-    if as_json:
-        print(json.dumps({"items": found, "next_cursor": cursor}))
-        return
-    if output.is_terminal:
-        output.print(_table(found) if found else "There are none.")
-    if cursor and limit is None:
-        say(f"There are more than these {LIMIT}: --limit, or --all.")
+        await listed(api, "/api/v1/jobs", filters, extent=extent, as_json=as_json, cells=_cells, table=_table)
 
 
 @sentences
@@ -94,20 +74,7 @@ async def get(
     """Show all that is known of a job."""
     async with platform(url, state) as api:
         known = await api.get(f"/api/v1/jobs/{job}")
-    if as_json:
-        print(json.dumps(known))
-        return
-    for name, value in known.items():
-        if value in (None, {}):
-            continue
-        match value:
-            case {"code": code, "message": message}:
-                shown = f"{code}: {message}"
-            case dict():
-                shown = ", ".join(f"{key} {item}" for key, item in value.items())
-            case _:
-                shown = str(value)
-        print(f"{clean(name.replace('_', ' ')):<22}{clean(shown)}")
+    show(known, as_json=as_json)
 
 
 @sentences
@@ -136,15 +103,6 @@ async def stats(
             f"({window['completed_per_minute']:,.1f} a minute), {window['failed']:,} failed, "
             f"{window['cancelled']:,} cancelled"
         )
-
-
-def span(seconds: float) -> str:
-    """How long, to about one part in a hundred: 12 s, 15 min, 30 h, 9 d."""
-    for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
-        if seconds < length * most:
-            amount = seconds / length
-            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.2g} {unit}"
-    return f"{seconds / 86_400:.0f} d"
 
 
 def _cells(job: Json) -> list[Any]:

@@ -57,8 +57,9 @@ _WRITE: Final = frozenset(
     }
 )
 _SERVICE: Final = frozenset({"jobs:work", "data:read", "prospects:read"})
-_STAFF: Final = frozenset({"service-accounts:admin", "keys:admin"})  # of the whole platform: for no client's own admin
-_ADMIN: Final = frozenset({"users:admin", "audit:read"}) | _STAFF
+STAFF_SCOPES: Final = frozenset({"service-accounts:admin", "keys:admin"})
+"""Of the whole platform: not for those who are bound to a client, admins and machines alike."""
+_ADMIN: Final = frozenset({"users:admin", "audit:read"}) | STAFF_SCOPES
 ALL_SCOPES: Final = _READ | _WRITE | _SERVICE | _ADMIN
 SCOPES_OF_ROLE: Final[dict[str, frozenset[str]]] = {
     "admin": ALL_SCOPES - {"jobs:work"},  # a person does no worker's work
@@ -70,7 +71,7 @@ SCOPES_OF_ROLE: Final[dict[str, frozenset[str]]] = {
 
 def scopes_of(role: str, *, client_id: UUID | None) -> frozenset[str]:
     """What a role allows: for somebody who is bound to a client, nothing of the whole platform."""
-    return SCOPES_OF_ROLE[role] if client_id is None else SCOPES_OF_ROLE[role] - _STAFF
+    return SCOPES_OF_ROLE[role] if client_id is None else SCOPES_OF_ROLE[role] - STAFF_SCOPES
 
 
 class MissingToken(Unauthorized):
@@ -408,6 +409,7 @@ class _Bearer(HTTPBearer):
             raise MissingToken("Send Authorization: Bearer with the access_token of POST /api/v1/auth/login.")
         verifier: TokenVerifier = request.app.state.verifier
         principal = verifier.known(token) or await verifier.verify(token)
+        request.state.principal = principal  # who it was that is refused, for the audit log
         if self._scope is not None and self._scope not in principal.scopes:
             raise InsufficientScope(f"This needs the scope {self._scope}.")
         return principal

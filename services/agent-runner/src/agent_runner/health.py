@@ -13,7 +13,7 @@ from triton_common.messages import Ping
 from triton_common.queue.base import QueueUnavailable, TaskQueue, TaskStatus
 
 GOOD_FOR: Final = 5.0  # seconds that an answer counts
-PATIENCE: Final = 0.8  # seconds for a ping; console gives the whole service one
+PATIENCE: Final = 0.8  # seconds for a ping; triton_common.app gives a check two
 GIVEN_UP: Final = 60.0  # seconds; a ping that is longer on its way may be lost with Redis' memory
 PAUSE: Final = 0.02  # seconds between two looks at a ping; it doubles
 LONGEST_PAUSE: Final = 0.5

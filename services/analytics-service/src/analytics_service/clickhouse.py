@@ -36,8 +36,8 @@ LIMITS: Final[Mapping[str, int]] = {
 """What a query of a reader may take, beside its time."""
 WRITING: Final = {
     "async_insert": 0,  # rows are there when the statement has answered
-    "min_insert_block_size_rows": 262_144,  # a quarter of the default: so much less memory, at the same rate
-    "min_insert_block_size_bytes": 64 << 20,
+    "min_insert_block_size_rows": 131_072,  # an eighth of the default: so much less memory
+    "min_insert_block_size_bytes": 32 << 20,
     "max_insert_threads": 2,  # sorting and packing a block takes as long as reading it
 }
 # On a cluster: a join or an IN sees all of the other table, and an INSERT answers when every shard has its rows

@@ -48,7 +48,7 @@ SHAPES: Final[Mapping[str, str]] = {
     "rxnorm": "[0-9]{1,8}",
     "ndc": "[0-9]{11}|[0-9]{4}-[0-9]{4}-[0-9]{2}|[0-9]{5}-[0-9]{3}-[0-9]{2}|[0-9]{5}-[0-9]{4}-[0-9]{1,2}",
 }
-# CPT and HCPCS, ICD-10-PCS, ICD-9-CM's procedures, SNOMED CT, revenue codes, vaccines (CVX): what a claim's line may have
+# CPT and HCPCS, ICD-10-PCS, ICD-9-CM's procedures, SNOMED CT, revenue codes, vaccines (CVX): what claims' lines have
 PROCEDURES: Final = (
     "[0-9]{4}[0-9A-Z]|[A-Z][0-9]{4}|[0-9A-HJ-NP-Z]{7}|[0-9]{2}[.]?[0-9]{1,2}|[0-9]{6,18}|0[0-9]{3}|[0-9]{2,3}"
 )

@@ -1,12 +1,14 @@
 """Password hashes: argon2id, in a small pool of threads of its own, so that a burst of logins stalls nobody else."""
 
 import asyncio
+import os
 import re
 import secrets
+import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
@@ -15,6 +17,7 @@ from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from triton_common.errors import Unavailable, Unprocessable
 
+NICENESS: Final = 5  # a third of what others weigh
 MAX_LENGTH: Final = 128  # characters; what is longer is no password of ours and is not hashed
 
 _COMMON: Final = frozenset(FREQUENCY_LISTS["passwords"])  # the 30,000 most used of public leaks, lower case
@@ -52,13 +55,19 @@ def _unit(text: str) -> str:
     return text[:again] if text and again < len(text) else text
 
 
+def _yield_to_others() -> None:
+    """Hash when nobody else wants the core: requests take a millisecond of it now and then, hashes all there is."""
+    with suppress(OSError):  # elsewhere than on Linux a thread has no priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+
+
 class Passwords:
     """Hashes and verifies. At most `threads` hashes are computed and `queue` wait; beyond that PasswordHashingBusy."""
 
     def __init__(self, *, memory_kib: int, passes: int, threads: int, queue: int) -> None:
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=1)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._places = BoundedSemaphore(threads + queue)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_yield_to_others)
+        self._places = threading.BoundedSemaphore(threads + queue)
         self._dummy = self._hasher.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:

@@ -2,6 +2,8 @@
 
 import re
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 from uuid import UUID
@@ -21,11 +23,11 @@ from auth_service.schemas import (
     ServiceAccountUpdate,
     ServiceTokenPublic,
 )
-from auth_service.throttle import Throttle
+from auth_service.throttle import Throttle, TooManyAttempts
 from auth_service.tokens import TokenIssuer
-from triton_common.auth import SCOPES_OF_ROLE, Principal
+from triton_common.auth import SCOPES_OF_ROLE, STAFF_SCOPES, Principal
 from triton_common.db import Database, newest, transaction
-from triton_common.errors import BadRequest, NotFound, Unauthorized
+from triton_common.errors import BadRequest, NotFound, Unauthorized, Unprocessable
 from triton_common.revocations import Kind
 from triton_common.schemas import Page
 
@@ -59,6 +61,10 @@ class ServiceAccountNotFound(NotFound):
     """There is no such service account."""
 
 
+class ScopeOfStaff(Unprocessable):
+    """A service account that is bound to a client would do what is staff's."""
+
+
 async def grant(
     database: Database,
     *,
@@ -76,7 +82,7 @@ async def grant(
     unknown name too.
     """
     asked = frozenset(scope.split())
-    async with throttle.attempt(f"client:{name}", address=origin.address):
+    async with _admitted(database, throttle, name, origin=origin):
         account = await _authenticated(database, passwords=passwords, name=name, secret=secret)
         granted = account is not None and asked <= set(account.scopes)
         async with transaction(database) as session:
@@ -85,6 +91,7 @@ async def grant(
                 "service_token.granted" if granted else "service_token.refused",
                 actor=Actor("service", str(account.id)) if account else ANONYMOUS,
                 origin=origin,
+                on=("service_account", str(account.id)) if account else None,
                 client_id=account.client_id if account else None,
                 outcome="succeeded" if granted else "refused",
             )
@@ -105,11 +112,36 @@ async def grant(
     )
 
 
+@asynccontextmanager
+async def _admitted(database: Database, throttle: Throttle, name: str, *, origin: Origin) -> AsyncIterator[None]:
+    try:
+        async with throttle.attempt(f"client:{name}", address=origin.address):
+            yield
+    except TooManyAttempts as refused:
+        if refused.is_news:
+            account = await _named(database, name)
+            async with transaction(database) as session:
+                audit.record(
+                    session,
+                    "service_token.throttled",
+                    actor=ANONYMOUS,
+                    origin=origin,
+                    on=("service_account", str(account.id)) if account else None,
+                    client_id=account.client_id if account else None,
+                    outcome="refused",
+                )
+        raise
+
+
+async def _named(database: Database, name: str) -> ServiceAccount | None:
+    if not NAME.fullmatch(name):
+        return None
+    async with transaction(database) as session:
+        return (await session.exec(select(ServiceAccount).where(ServiceAccount.name == name))).one_or_none()
+
+
 async def _authenticated(database: Database, *, passwords: Passwords, name: str, secret: str) -> ServiceAccount | None:
-    account = None
-    if NAME.fullmatch(name):
-        async with transaction(database) as session:
-            account = (await session.exec(select(ServiceAccount).where(ServiceAccount.name == name))).one_or_none()
+    account = await _named(database, name)
     if await passwords.verify(secret, password_hash=account.secret_hash if account else None):
         return account if account and account.deactivated_at is None else None
     if account is None or account.previous_expires_at is None or account.previous_expires_at <= datetime.now(UTC):
@@ -121,7 +153,8 @@ async def _authenticated(database: Database, *, passwords: Passwords, name: str,
 async def create(
     session: AsyncSession, *, by: Principal, origin: Origin, passwords: Passwords, new: ServiceAccountCreate
 ) -> ServiceAccountSecret:
-    """A new account and its secret. A name that is taken turns up at commit, as AlreadyExists."""
+    """A new account and its secret. Raises ScopeOfStaff; a name that is taken turns up at commit, as AlreadyExists."""
+    _check_scopes(new.scopes, client_id=new.client_id)
     secret = _new_secret()
     account = ServiceAccount(
         **new.model_dump(),
@@ -163,9 +196,10 @@ async def update_account(
     account_id: UUID,
     change: ServiceAccountUpdate,
 ) -> ServiceAccount:
-    """Change what an account may do. Raises ServiceAccountNotFound."""
+    """Change what an account may do. Raises ServiceAccountNotFound, ScopeOfStaff."""
     account = await get(session, account_id, change=True)
     wanted = change.model_dump(exclude_unset=True)
+    _check_scopes(wanted.get("scopes", []), client_id=account.client_id)
     changed = {name: value for name, value in wanted.items() if getattr(account, name) != value}
     for name, value in changed.items():
         setattr(account, name, value)
@@ -223,6 +257,11 @@ async def ensure(session: AsyncSession, *, passwords: Passwords, name: str, secr
     elif not await passwords.verify(secret, password_hash=account.secret_hash):
         account.secret_hash = await passwords.hash(secret)
         audit.record(session, "service_account.secret_rotated", actor=SYSTEM, on=("service_account", str(account.id)))
+
+
+def _check_scopes(scopes: list[str], *, client_id: UUID | None) -> None:
+    if client_id is not None and (beyond := sorted(STAFF_SCOPES.intersection(scopes))):
+        raise ScopeOfStaff(f"An account that is bound to a client cannot have the scope {beyond[0]}.")
 
 
 def _new_secret() -> str:

@@ -21,6 +21,7 @@ class Settings(CommonSettings):
     refresh_token_ttl: timedelta = Field(
         default=timedelta(days=30), description="Absolute: refreshing does not extend it"
     )
+    session_idle: timedelta = Field(default=timedelta(days=7), description="Without a refresh a session ends after it")
     refresh_grace: timedelta = Field(
         default=timedelta(seconds=10), description="To repeat a refresh whose answer was lost"
     )
@@ -65,6 +66,15 @@ class Settings(CommonSettings):
             if isinstance(value, str)
             else value
         )
+
+    @model_validator(mode="after")
+    def idle_sessions_outlive_their_tokens(self) -> Self:
+        """Else who works on with an access token could not refresh it."""
+        if self.session_idle <= self.access_token_ttl:
+            raise ValueError(
+                "AUTH_SESSION_IDLE must be longer than AUTH_ACCESS_TOKEN_TTL: a refresh is what counts as use"
+            )
+        return self
 
     @model_validator(mode="after")
     def single_sign_on_is_whole(self) -> Self:

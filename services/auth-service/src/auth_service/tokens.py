@@ -6,7 +6,7 @@ import hmac
 import secrets
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from joserfc import jwt
@@ -26,6 +26,7 @@ class TokenIssuer:
     audience: str
     access_lifetime: timedelta
     session_lifetime: timedelta
+    session_idle: timedelta
     refresh_grace: timedelta
 
     def access_token(
@@ -63,6 +64,10 @@ class TokenIssuer:
     def expires_in(self) -> int:
         """Seconds an access token lives."""
         return int(self.access_lifetime.total_seconds())
+
+    def session_end(self, *, began: datetime, used: datetime) -> datetime:
+        """When a session is over that nobody uses again: refreshing moves it, up to its whole lifetime."""
+        return min(began + self.session_lifetime, used + self.session_idle)
 
     def successor(self, refresh_token: str) -> str:
         """The refresh token that follows this one: always the same, and unknown to whoever has only this one.

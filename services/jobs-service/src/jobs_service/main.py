@@ -17,11 +17,10 @@ from jobs_service.routes import clients, documents, internal, jobs, prospects, s
 from jobs_service.settings import Settings
 from jobs_service.statements import check_version
 from jobs_service.webhooks import Vault
-from triton_common.app import Degraded, create_app
+from triton_common.app import create_app
 from triton_common.db import Database
 from triton_common.db import postgres as postgres_answers
-from triton_common.queue.base import QueueUnavailable
-from triton_common.queue.factory import create_task_queue
+from triton_common.queue.factory import create_task_queue, task_queue
 
 
 def build(settings: Settings | None = None) -> FastAPI:
@@ -100,8 +99,4 @@ async def postgres(app: FastAPI) -> None:
 
 async def redis(app: FastAPI) -> None:
     """Readiness: without the queue jobs are taken all the same, and run when it is back."""
-    try:
-        async with asyncio.timeout(1):
-            await app.state.queue.ping()
-    except (QueueUnavailable, TimeoutError) as error:
-        raise Degraded("jobs are taken, and run when the queue is back") from error
+    await task_queue(app)

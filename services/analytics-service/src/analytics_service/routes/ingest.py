@@ -23,6 +23,7 @@ from analytics_service.routes.state import ClickHouseDep, LoadsDep, OpenTenantDe
 from analytics_service.schemas import IngestBatch, Preview
 from analytics_service.unpacking import InvalidGzip, InvalidZstd
 from analytics_service.uploads import InvalidMultipart, UploadTypeNotSupported, received
+from triton_common.audit import event_of, recorded
 from triton_common.auth import require
 from triton_common.errors import BadRequest, ContentTooLarge, ProspectNotFound, problems
 from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
@@ -51,7 +52,11 @@ class UploadBroken(BadRequest):
     """The connection broke off before the body's end."""
 
 
-@router.get("/batches", dependencies=[require("data:read")], responses=problems(InvalidCursor))
+@router.get(
+    "/batches",
+    dependencies=[recorded("batch.listed", on="prospect"), require("data:read")],
+    responses=problems(InvalidCursor),
+)
 async def list_batches(
     tenant: TenantDep,
     clickhouse: ClickHouseDep,
@@ -64,7 +69,9 @@ async def list_batches(
 
 
 @router.get(
-    "/batches/{batch_id}", dependencies=[require("data:read")], responses=problems(ProspectNotFound, BatchNotFound)
+    "/batches/{batch_id}",
+    dependencies=[recorded("batch.read", on="prospect"), require("data:read")],
+    responses=problems(ProspectNotFound, BatchNotFound),
 )
 async def get_batch(tenant: TenantDep, clickhouse: ClickHouseDep, loads: LoadsDep, batch_id: UUID) -> IngestBatch:
     """One batch: how far it has come while it is loading, the rows it refused, or why it failed."""
@@ -73,7 +80,7 @@ async def get_batch(tenant: TenantDep, clickhouse: ClickHouseDep, loads: LoadsDe
 
 @router.delete(
     "/batches/{batch_id}",
-    dependencies=[require("data:write")],
+    dependencies=[recorded("data.deleted", on="prospect"), require("data:write")],
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problems(ProspectNotFound, BatchNotFound),
 )
@@ -109,7 +116,7 @@ BatchIdHeader = Annotated[
 
 @router.post(
     "/{dataset}",
-    dependencies=[require("data:write")],
+    dependencies=[recorded("data.loaded", on="prospect"), require("data:write")],
     status_code=status.HTTP_201_CREATED,
     openapi_extra=UPLOAD,
     responses={
@@ -158,6 +165,7 @@ async def ingest_files(  # noqa: PLR0917  FastAPI names them
                 )
     except ClientDisconnect:
         raise UploadBroken from None
+    event_of(request).tell(batch_id=batch.id, rows=batch.rows)
     if not created:
         response.status_code = status.HTTP_200_OK
     response.headers["Location"] = f"{request.url.path.rpartition('/')[0]}/batches/{batch.id}"
@@ -166,7 +174,7 @@ async def ingest_files(  # noqa: PLR0917  FastAPI names them
 
 @router.post(
     "/{dataset}/preview",
-    dependencies=[require("data:write")],
+    dependencies=[recorded("data.previewed", on="prospect"), require("data:write")],
     openapi_extra=UPLOAD,
     responses=problems(UploadBroken, *UNREADABLE),
 )

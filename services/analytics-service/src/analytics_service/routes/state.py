@@ -10,9 +10,11 @@ from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable
 from analytics_service.loads import Loads
 from analytics_service.prospects import Prospects, Tenant
 from analytics_service.settings import Settings
+from triton_common.audit import event_of
 from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, KeysUnavailable
 from triton_common.client import ServiceUnreachable
 from triton_common.errors import ProspectNotFound, problems
+from triton_common.trail import AuditUnavailable
 
 ERRORS = (
     *TOKEN_ERRORS,
@@ -23,6 +25,7 @@ ERRORS = (
     AnalyticsBusy,
     KeysUnavailable,
     ServiceUnreachable,
+    AuditUnavailable,
 )
 """What every route may answer. A route that declares a status of these itself replaces it, and must name them again."""
 
@@ -36,12 +39,17 @@ def router() -> APIRouter:
 
 async def _tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
     prospects: Prospects = request.app.state.prospects
-    return await prospects.tenant(principal, prospect_id)
+    return _recorded(request, await prospects.tenant(principal, prospect_id))
 
 
 async def _open_tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
     prospects: Prospects = request.app.state.prospects
-    return await prospects.open_tenant(principal, prospect_id)
+    return _recorded(request, await prospects.open_tenant(principal, prospect_id))
+
+
+def _recorded(request: Request, tenant: Tenant) -> Tenant:
+    event_of(request).tell(client_id=tenant.client_id)  # every route about a prospect records
+    return tenant
 
 
 async def _clickhouse(request: Request) -> ClickHouse:

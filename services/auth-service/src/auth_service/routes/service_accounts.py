@@ -36,13 +36,14 @@ from auth_service.service_accounts import (
     InvalidClient,
     InvalidRequest,
     InvalidScope,
+    ScopeOfStaff,
     ServiceAccountNotFound,
     UnsupportedGrantType,
 )
 from auth_service.throttle import TooManyAttempts
 from triton_common.db import AlreadyExists, DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import AppError, problem_response, problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 tokens = APIRouter(prefix="/api/v1/auth", tags=["auth"])
@@ -124,7 +125,7 @@ async def token(  # noqa: PLR0917  FastAPI calls it by name
     "",
     status_code=status.HTTP_201_CREATED,
     dependencies=[Depends(not_stored)],
-    responses=problems(*ADMIN_ERRORS, AlreadyExists, PasswordHashingBusy),
+    responses=problems(*ADMIN_ERRORS, ScopeOfStaff, AlreadyExists, PasswordHashingBusy),
 )
 async def create_service_account(  # noqa: PLR0917  FastAPI calls it by name
     body: ServiceAccountCreate,
@@ -140,7 +141,7 @@ async def create_service_account(  # noqa: PLR0917  FastAPI calls it by name
     return made
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(InvalidCursor))
 async def list_service_accounts(
     _: ServiceAccountsAdmin, session: SessionDep, wanted: Annotated[PageQuery, Query()]
 ) -> Page[ServiceAccountPublic]:
@@ -154,7 +155,7 @@ async def get_service_account(account_id: UUID, _: ServiceAccountsAdmin, session
     return service_accounts.public(await service_accounts.get(session, account_id))
 
 
-@router.patch("/{account_id}", responses=problems(ServiceAccountNotFound))
+@router.patch("/{account_id}", responses=problems(ServiceAccountNotFound, ScopeOfStaff))
 async def update_service_account(  # noqa: PLR0917  FastAPI calls it by name
     account_id: UUID,
     body: ServiceAccountUpdate,

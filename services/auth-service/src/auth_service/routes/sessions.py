@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, status
 
-from auth_service import sessions
+from auth_service import sessions, users
 from auth_service.models import User
 from auth_service.passwords import PasswordHashingBusy, PasswordTooCommon
 from auth_service.routes.state import (
@@ -26,13 +26,13 @@ from auth_service.sessions import (
     InvalidRefreshToken,
     RefreshTokenReused,
     SessionNotFound,
-    WrongPassword,
 )
 from auth_service.throttle import TooManyAttempts
+from auth_service.users import WrongPassword
 from triton_common.auth import CurrentPrincipal
 from triton_common.db import DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
@@ -127,7 +127,7 @@ async def change_password(  # noqa: PLR0917  FastAPI calls it by name
     origin: OriginDep,
 ) -> None:
     """Replace one's own password. All one's other sessions end."""
-    await sessions.change_password(
+    await users.change_password(
         database,
         by=principal,
         passwords=passwords,
@@ -139,7 +139,7 @@ async def change_password(  # noqa: PLR0917  FastAPI calls it by name
     )
 
 
-@router.get("/sessions", responses=problems(*ERRORS, SessionRequired, InvalidCursor))
+@router.get("/sessions", dependencies=[once()], responses=problems(*ERRORS, SessionRequired, InvalidCursor))
 async def list_sessions(
     principal: InSession, session: SessionDep, wanted: Annotated[PageQuery, Query()]
 ) -> Page[SessionPublic]:
