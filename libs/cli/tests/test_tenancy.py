@@ -16,6 +16,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from triton_common.auth import ALL_SCOPES, SCOPES_OF_ROLE, STAFF_SCOPES
+from triton_common.testing import eventually
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 
@@ -51,6 +52,8 @@ TABLE: Final = [
     Ask("GET /", ANYONE),
     Ask("GET /health", ANYONE),
     Ask("GET /api/v1/agents", ANYONE),
+    Ask("GET /api/v1/agents/runs", LISTED, query="?job_id={job_id}"),
+    Ask("GET /api/v1/agents/runs/{run_id}", "agent_run_not_found"),
     # the catalogue
     Ask("GET /api/v1/clients", LISTED, query="?include_archived=true"),
     Ask("POST /api/v1/clients", STAFF, {"name": "Another"}),
@@ -118,10 +121,30 @@ TABLE: Final = [
     Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/summary", "prospect_not_found"),
     Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/cost-trend", "prospect_not_found"),
     Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/conditions", "prospect_not_found"),
+    Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/utilization", "prospect_not_found"),
+    Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/pharmacy", "prospect_not_found"),
+    Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/high-cost", "prospect_not_found"),
+    Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/readmissions", "prospect_not_found"),
+    Ask(
+        "GET /api/v1/analytics/prospects/{prospect_id}/reports/{name}/export",
+        "prospect_not_found",
+        path="/api/v1/analytics/prospects/{prospect_id}/reports/summary/export",
+    ),
     Ask(
         "POST /api/v1/analytics/prospects/{prospect_id}/reports/cohort",
         "prospect_not_found",
         {"codes": [{"system": "icd10cm", "code": "E11.9"}]},
+    ),
+    Ask(
+        "POST /api/v1/analytics/prospects/{prospect_id}/query",
+        "prospect_not_found",
+        {"dataset": "claims", "measures": ["members"]},
+    ),
+    Ask(
+        "POST /api/v1/analytics/prospects/{prospect_id}/{dataset}/preview",
+        "prospect_not_found",
+        "member_id,claim_id,claim_type,service_date,paid,member_paid\nM-1,C-1,other,2025-01-05,1,1\n",
+        headers=CSV,
     ),
     Ask(
         "POST /api/v1/analytics/prospects/{prospect_id}/{dataset}",
@@ -328,6 +351,9 @@ def world(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     of_both = theirs["prospect_id"], theirs["value_proposition_id"]
     theirs["job_id"] = platform.submit(*of_both)
     theirs["document_id"] = platform.completes(theirs["job_id"])["document_id"]
+    runs = {"job_id": theirs["job_id"]}
+    kept = eventually(lambda: platform.http.get("/agents/runs", params=runs).raise_for_status().json()["items"])
+    theirs["run_id"] = kept[0]["id"]
     theirs["delivery_id"] = create(f"/webhooks/{theirs['endpoint_id']}/test")["id"]
     both = {"prospect_id": of_both[0], "value_proposition_id": of_both[1]}
     theirs["schedule_id"] = create("/schedules", **WEEKLY | both)["id"]

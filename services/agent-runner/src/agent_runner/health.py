@@ -8,6 +8,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
+from triton_common import db
 from triton_common.app import Degraded
 from triton_common.messages import Ping
 from triton_common.queue.base import QueueUnavailable, TaskQueue, TaskStatus
@@ -71,3 +72,11 @@ async def worker(app: FastAPI) -> None:
     """Readiness: a worker takes messages from the queue."""
     watch: WorkerWatch = app.state.worker_watch
     await watch.check()
+
+
+async def postgres(app: FastAPI) -> None:
+    """Readiness: runs can be listed. Documents are made without that."""
+    try:
+        await db.postgres(app)
+    except Exception as error:  # whatever a driver says of a server that is not there
+        raise Degraded("runs cannot be listed; jobs run all the same") from error

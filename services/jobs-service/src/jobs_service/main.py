@@ -13,6 +13,7 @@ from jobs_service.backlog import Backlog
 from jobs_service.deliveries import Sender
 from jobs_service.dispatch import Dispatcher
 from jobs_service.events import Follower
+from jobs_service.press import Press
 from jobs_service.routes import clients, documents, internal, jobs, prospects, schedules, value_propositions, webhooks
 from jobs_service.settings import Settings
 from jobs_service.statements import check_version
@@ -37,6 +38,7 @@ def build(settings: Settings | None = None) -> FastAPI:
             app.state.queue = queue
             app.state.backlog = backlog = Backlog(limit=chosen.max_pending_per_client)
             app.state.dispatcher = Dispatcher(database, queue, backlog, per_client=chosen.concurrent_per_client)
+            app.state.press = Press()
             app.state.follower = Follower(database, app.state.draining)
             sender = Sender(
                 database,

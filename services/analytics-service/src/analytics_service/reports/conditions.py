@@ -4,15 +4,26 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from analytics_service.clickhouse import ClickHouse, Row
 from analytics_service.reports import suppression
-from analytics_service.reports.parts import Scope, codes_of, has_code, per, rounded, select
+from analytics_service.reports.parts import CATEGORIES, Scope, codes_of, first_day, has_code, per, rounded, select
 from analytics_service.reports.population import BY_CATEGORY, by_category
 from triton_common.schemas import CodePattern, CohortPart, CohortReport, ConditionRow, ConditionsReport
 
 Order = Literal["prevalence", "cost"]
+
+# members as they were in the data's last months: those seen in them, their months and money of that time
+_RECENT: Final = f"""(
+            SELECT member_id, oldest, max(month) AS last_month, last_month - greatest(min(month), oldest) + 1 AS months,
+                   sumIf(cost, recent) AS total_paid,
+                   {", ".join(f"sumIf(cost, category = '{name}' AND recent) AS {name}_paid" for name in CATEGORIES)}
+            FROM (SELECT member_id, month, category, paid + member_paid AS cost,
+                         (SELECT max(last_month) FROM members) + 1 - {{last_months:UInt32}} AS oldest,
+                         month >= oldest AS recent
+                  FROM events)
+            GROUP BY member_id, oldest HAVING last_month >= oldest)"""
 
 
 async def conditions(clickhouse: ClickHouse, scope: Scope, *, order: Order, limit: int) -> ConditionsReport:
@@ -55,8 +66,13 @@ async def conditions(clickhouse: ClickHouse, scope: Scope, *, order: Order, limi
     )
 
 
-async def cohort(clickhouse: ClickHouse, scope: Scope, *, codes: Sequence[CodePattern]) -> CohortReport:
-    """Members with any of the codes, and the rest. Raises GroupTooSmall."""
+async def cohort(
+    clickhouse: ClickHouse, scope: Scope, *, codes: Sequence[CodePattern], last_months: int | None = None
+) -> CohortReport:
+    """Members with any of the codes, and the rest; of the data's last so many months alone when `last_months` says.
+
+    Raises GroupTooSmall.
+    """
     await suppression.check(clickhouse, scope)
     rows = await select(
         clickhouse,
@@ -64,14 +80,21 @@ async def cohort(clickhouse: ClickHouse, scope: Scope, *, codes: Sequence[CodePa
         f"""
         SELECT member_id IN ({has_code("diagnosed")}) AS in_cohort,
                count() AS members, sum(members.months) AS member_months, sum(members.total_paid) AS total_paid,
+               max(members.last_month) AS newest,
                {BY_CATEGORY}
-        FROM members GROUP BY in_cohort""",
+        FROM {_RECENT if last_months else "members"} AS members GROUP BY in_cohort""",
         **codes_of(codes),
+        **({"last_months": last_months} if last_months else {}),
     )
     parts = {bool(row["in_cohort"]): _cohort_part(row, scope) for row in rows}
     nobody = _cohort_part({"members": 0, "member_months": 0, "total_paid": Decimal(0)}, scope)
     suppression.check_parts((part.members for part in parts.values()), smallest=scope.smallest)
-    return CohortReport(cohort=parts.get(True, nobody), rest=parts.get(False, nobody))
+    report = CohortReport(cohort=parts.get(True, nobody), rest=parts.get(False, nobody))
+    if rows and last_months:
+        newest = max(row["newest"] for row in rows)
+        months = {"first_month": first_day(newest - last_months + 1), "last_month": first_day(newest)}
+        return report.model_copy(update=months)
+    return report
 
 
 def _cohort_part(row: Row, scope: Scope) -> CohortPart:

@@ -29,7 +29,7 @@ _TABLE: Final = re.compile(
 _FENCED: Final = re.compile(rf"\s+WHERE {re.escape(OF_TENANT)}(?= AND | GROUP |\))")
 # What a readonly client can still do: leave the database, read its inside, write a file, change its own limits
 _BEYOND: Final = re.compile(
-    r";|\bINTO\s+OUTFILE\b|\bSETTINGS\b|\bFORMAT\b|\bsystem\s*\.|\bschema_migrations\b|\bstage_|"
+    r";|--|/\*|\bINTO\s+OUTFILE\b|\bSETTINGS\b|\bFORMAT\b|\bsystem\s*\.|\bschema_migrations\b|\bstage_|"
     r"\b((file|url|s3|remote|cluster|merge|executable|mysql|postgresql|hdfs)\w*|input|format|loop)\s*\(",
     re.IGNORECASE,
 )

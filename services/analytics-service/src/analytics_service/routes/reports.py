@@ -18,6 +18,7 @@ from analytics_service.reports.suppression import GroupTooSmall
 from analytics_service.reports.use import By
 from analytics_service.routes import state
 from analytics_service.routes.state import ClickHouseDep, SettingsDep, TenantDep
+from triton_common.audit import recorded
 from triton_common.auth import CurrentPrincipal, require
 from triton_common.errors import ValidationFailed, problems
 from triton_common.schemas import (
@@ -67,19 +68,31 @@ def _pattern(text: str) -> CodePattern:
 ScopeDep = Annotated[Scope, Depends(_scope)]
 
 
-@router.get("/reports/summary", dependencies=[require("data:read")], responses=REFUSALS)
+@router.get(
+    "/reports/summary",
+    dependencies=[recorded("report.read", on="prospect", report="summary"), require("data:read")],
+    responses=REFUSALS,
+)
 async def summary(scope: ScopeDep, clickhouse: ClickHouseDep) -> SummaryReport:
     """The population and what it costs."""
     return await population.summary(clickhouse, scope)
 
 
-@router.get("/reports/cost-trend", dependencies=[require("data:read")], responses=REFUSALS)
+@router.get(
+    "/reports/cost-trend",
+    dependencies=[recorded("report.read", on="prospect", report="cost-trend"), require("data:read")],
+    responses=REFUSALS,
+)
 async def cost_trend(scope: ScopeDep, clickhouse: ClickHouseDep) -> CostTrendReport:
     """Cost by calendar month."""
     return await population.cost_trend(clickhouse, scope)
 
 
-@router.get("/reports/conditions", dependencies=[require("data:read")], responses=REFUSALS)
+@router.get(
+    "/reports/conditions",
+    dependencies=[recorded("report.read", on="prospect", report="conditions"), require("data:read")],
+    responses=REFUSALS,
+)
 async def conditions(
     scope: ScopeDep, clickhouse: ClickHouseDep, order: Order = "prevalence", limit: LimitRows = 20
 ) -> ConditionsReport:
@@ -87,13 +100,21 @@ async def conditions(
     return await by_condition.conditions(clickhouse, scope, order=order, limit=limit)
 
 
-@router.get("/reports/utilization", dependencies=[require("data:read")], responses=REFUSALS)
+@router.get(
+    "/reports/utilization",
+    dependencies=[recorded("report.read", on="prospect", report="utilization"), require("data:read")],
+    responses=REFUSALS,
+)
 async def utilization(scope: ScopeDep, clickhouse: ClickHouseDep) -> UtilizationReport:
     """Encounters by class, a year and 1,000 members."""
     return await use.utilization(clickhouse, scope)
 
 
-@router.get("/reports/pharmacy", dependencies=[require("data:read")], responses=REFUSALS)
+@router.get(
+    "/reports/pharmacy",
+    dependencies=[recorded("report.read", on="prospect", report="pharmacy"), require("data:read")],
+    responses=REFUSALS,
+)
 async def pharmacy(
     scope: ScopeDep, clickhouse: ClickHouseDep, by: By = "class", limit: LimitRows = 20
 ) -> PharmacyReport:
@@ -101,22 +122,34 @@ async def pharmacy(
     return await use.pharmacy(clickhouse, scope, by=by, limit=limit)
 
 
-@router.get("/reports/high-cost", dependencies=[require("data:read")], responses=REFUSALS)
+@router.get(
+    "/reports/high-cost",
+    dependencies=[recorded("report.read", on="prospect", report="high-cost"), require("data:read")],
+    responses=REFUSALS,
+)
 async def high_cost(scope: ScopeDep, clickhouse: ClickHouseDep) -> HighCostReport:
     """What the most costly 1, 5 and 10 percent of the members cost."""
     return await use.high_cost(clickhouse, scope)
 
 
-@router.get("/reports/readmissions", dependencies=[require("data:read")], responses=REFUSALS)
+@router.get(
+    "/reports/readmissions",
+    dependencies=[recorded("report.read", on="prospect", report="readmissions"), require("data:read")],
+    responses=REFUSALS,
+)
 async def readmissions(scope: ScopeDep, clickhouse: ClickHouseDep) -> ReadmissionsReport:
     """Inpatient stays that follow another within 30 days."""
     return await use.readmissions(clickhouse, scope)
 
 
-@router.post("/reports/cohort", dependencies=[require("data:read")], responses=REFUSALS)
+@router.post(
+    "/reports/cohort",
+    dependencies=[recorded("report.read", on="prospect", report="cohort"), require("data:read")],
+    responses=REFUSALS,
+)
 async def cohort(scope: ScopeDep, clickhouse: ClickHouseDep, wanted: CohortRequest) -> CohortReport:
     """Members with any of the codes, against the rest. A pattern that ends in * takes every code that begins so."""
-    return await by_condition.cohort(clickhouse, scope, codes=wanted.codes)
+    return await by_condition.cohort(clickhouse, scope, codes=wanted.codes, last_months=wanted.last_months)
 
 
 Name = Literal["summary", "cost-trend", "conditions", "utilization", "pharmacy", "high-cost", "readmissions"]
@@ -138,7 +171,7 @@ FILES: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.get(
     "/reports/{name}/export",
-    dependencies=[require("data:read")],
+    dependencies=[recorded("report.exported", on="prospect"), require("data:read")],
     response_class=StreamingResponse,
     responses={**REFUSALS, **FILES},
 )
@@ -159,7 +192,7 @@ async def export(  # noqa: PLR0917  FastAPI names them
     )
 
 
-@router.post("/query", dependencies=[require("data:read")], responses=REFUSALS)
+@router.post("/query", dependencies=[recorded("data.queried", on="prospect"), require("data:read")], responses=REFUSALS)
 async def declared(
     tenant: TenantDep,
     principal: CurrentPrincipal,
