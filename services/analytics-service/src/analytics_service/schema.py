@@ -100,8 +100,11 @@ def _across(statement: str, cluster: str) -> list[str]:
 
 
 def retain(engine: Engine, *, retention: Mapping[UUID, timedelta], cluster: str = "") -> None:
-    """Keep rows of a client for so long from their date, others for ever. The engine deletes what is older when it
-    merges. Does nothing where this is already so."""
+    """Keep rows of a client for so long from their date, others for ever. Does nothing where this is already so.
+
+    The engine deletes what is older when it merges; parts that are there already it goes through in the background, some
+    a second, and a start does not wait for it.
+    """
     for table, column in DATES.items():
         wanted = ttl(column, retention)
         local = f"{table}_local" if cluster else table
@@ -113,8 +116,15 @@ def retain(engine: Engine, *, retention: Mapping[UUID, timedelta], cluster: str 
         present = re.search(r"\bTTL (.*?)(?: SETTINGS |$)", made, re.DOTALL)
         if (present[1] if present else "") == wanted:
             continue
-        where = f"{local} ON CLUSTER {cluster}" if cluster else local
-        engine.command(f"ALTER TABLE {where} " + (f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"))
+        across = f" ON CLUSTER {cluster}" if cluster else ""
+        # one that still goes through the parts would go on failing once there is no TTL
+        engine.command(
+            f"KILL MUTATION{across} WHERE database = currentDatabase() AND table = {{name:String}} "
+            "AND command = '(MATERIALIZE TTL)' AND NOT is_done",
+            {"name": local},
+        )
+        change = f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"
+        engine.command(f"ALTER TABLE {local}{across} {change} SETTINGS alter_sync = 0")
         logger.bind(table=table, clients=len(retention)).info("retention set")
 
 
