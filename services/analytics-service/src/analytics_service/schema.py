@@ -102,8 +102,8 @@ def _across(statement: str, cluster: str) -> list[str]:
 def retain(engine: Engine, *, retention: Mapping[UUID, timedelta], cluster: str = "") -> None:
     """Keep rows of a client for so long from their date, others for ever. Does nothing where this is already so.
 
-    The engine deletes what is older when it merges; parts that are there already it goes through in the background, some
-    a second, and a start does not wait for it.
+    The engine deletes what is older when it merges; parts that are there already it goes through in the background, a
+    few a second, and a start does not wait for it.
     """
     for table, column in DATES.items():
         wanted = ttl(column, retention)
