@@ -125,10 +125,30 @@ TABLE: Final = [
     Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/summary", "prospect_not_found"),
     Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/cost-trend", "prospect_not_found"),
     Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/conditions", "prospect_not_found"),
+    Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/utilization", "prospect_not_found"),
+    Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/pharmacy", "prospect_not_found"),
+    Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/high-cost", "prospect_not_found"),
+    Ask("GET /api/v1/analytics/prospects/{prospect_id}/reports/readmissions", "prospect_not_found"),
+    Ask(
+        "GET /api/v1/analytics/prospects/{prospect_id}/reports/{name}/export",
+        "prospect_not_found",
+        path="/api/v1/analytics/prospects/{prospect_id}/reports/summary/export",
+    ),
     Ask(
         "POST /api/v1/analytics/prospects/{prospect_id}/reports/cohort",
         "prospect_not_found",
         {"codes": [{"system": "icd10cm", "code": "E11.9"}]},
+    ),
+    Ask(
+        "POST /api/v1/analytics/prospects/{prospect_id}/query",
+        "prospect_not_found",
+        {"dataset": "claims", "measures": ["members"]},
+    ),
+    Ask(
+        "POST /api/v1/analytics/prospects/{prospect_id}/{dataset}/preview",
+        "prospect_not_found",
+        "member_id,claim_id,claim_type,service_date,paid,member_paid\nM-1,C-1,other,2025-01-05,1,1\n",
+        headers=CSV,
     ),
     Ask(
         "POST /api/v1/analytics/prospects/{prospect_id}/{dataset}",

@@ -5,26 +5,31 @@ what there is. open: only opens the engine.
 """
 
 import asyncio
-import io
 import json
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 from pydantic import SecretStr
+from uuid_utils.compat import uuid7
 
 from analytics_service import batches, ingest
 from analytics_service.clickhouse import ClickHouse
+from analytics_service.loads import Load
 from analytics_service.main import build
 from analytics_service.prospects import Tenant
+from analytics_service.schema import migrate
 from analytics_service.settings import Settings
-from analytics_service.uploads import Uploaded, spool_folder
+from analytics_service.unpacking import Arriving
+from analytics_service.uploads import Received, spool_folder
 
 TENANT = Tenant(UUID(int=1), UUID(int=2))
 ROWS = [f"canary-member-{n},canary-claim-{n},2024-01-01,other,1.00,0" for n in range(1000)]
-CSV = "\n".join(["member_id,claim_id,service_date,claim_type,paid,member_paid", *ROWS]).encode()
+HEADER = "member_id,claim_id,service_date,claim_type,paid,member_paid"
+CSV = "\n".join([HEADER, *ROWS[:500], "", *ROWS[500:]]).encode()  # the empty line takes it through every step
 
 
 def settings(folder: Path) -> Settings:
@@ -44,24 +49,20 @@ def stand_still(*_: object, **__: object) -> None:
 
 
 def load(engine, **options) -> object:
-    return ingest.load(
-        engine,
-        TENANT,
-        [Uploaded("", io.BytesIO(CSV))],
-        dataset="claims",
-        source_name="triton",
-        skip_bad_rows=False,
-        secret=SecretStr("x" * 32),
-        **options,
-    )
+    arriving = Arriving("csv", limit=1 << 20)
+    arriving.write(CSV)
+    under_way = Load(TENANT, uuid7(), "claims", "triton", created_at=datetime.now(UTC))
+    came = Received([arriving.finish()])
+    return ingest.load(engine, under_way, came, skip_bad_rows=False, secret=SecretStr("x" * 32), **options)
 
 
 async def hang(folder: Path, function: str) -> None:
-    setattr(batches if function in ("complete", "remove") else ingest, function, stand_still)
+    setattr(batches if function == "complete" else ingest, function, stand_still)
     wanted = settings(folder)
     with spool_folder(wanted.spool_dir):
         (Path(tempfile.gettempdir()) / "driver.raw").write_bytes(CSV)  # as the driver leaves it
         async with connected(wanted) as clickhouse:
+            await clickhouse.write(migrate)
             await clickhouse.write(load)
 
 

@@ -1,8 +1,10 @@
 """What the tests share: the service on the real engine, a stand-in for jobs-service in a real server, uploads."""
 
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -34,17 +36,19 @@ class JobsService:
 
     def __init__(self) -> None:
         self.clients: dict[UUID, UUID] = {}
+        self.archived: set[UUID] = set()
         self.asked: list[UUID] = []
         self.app = create_app(CommonSettings(), name="jobs-stand-in", version="0", description="")
         self.app.get("/api/v1/prospects/{prospect_id}")(self.read)
 
-    async def read(self, prospect_id: UUID, principal: CurrentPrincipal) -> dict[str, str]:
+    async def read(self, prospect_id: UUID, principal: CurrentPrincipal) -> dict[str, str | None]:
         """As jobs-service answers: 404 for a foreign prospect too."""
         self.asked.append(prospect_id)
         client_id = self.clients.get(prospect_id)
         if client_id is None or not principal.can_see(client_id):
             raise NotFound
-        return {"id": str(prospect_id), "client_id": str(client_id)}
+        archived_at = "2026-01-01T00:00:00Z" if prospect_id in self.archived else None
+        return {"id": str(prospect_id), "client_id": str(client_id), "archived_at": archived_at}
 
 
 class Prospect:
@@ -109,19 +113,35 @@ def jobs_url(jobs_service: JobsService, serving: Callable[[FastAPI], AbstractCon
         yield url
 
 
+@pytest.fixture(scope="session", params=["embedded", "server"])
+def clickhouse_url(request: pytest.FixtureRequest, database_folder: Path) -> Iterator[str]:
+    """The engine inside this process, and one behind HTTP: every test of the service runs on both."""
+    folder = database_folder / request.param
+    folder.mkdir()
+    if request.param == "embedded":
+        yield f"chdb://{folder}/db"
+        return
+    command = [sys.executable, str(Path(__file__).with_name("clickhouse_server.py")), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        server.communicate(timeout=30)
+
+
 @pytest.fixture(scope="session")
 def database_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the engine keeps its files; one folder a process."""
+    """Where the engines keep their files."""
     return tmp_path_factory.mktemp("clickhouse")
 
 
 @pytest.fixture(scope="session")
-def settings(jobs_url: str, database_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(clickhouse_url: str, jobs_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """The service's settings."""
     return Settings(
-        clickhouse_url=SecretStr(f"chdb://{database_folder}"),
+        clickhouse_url=SecretStr(clickhouse_url),
         jobs_url=jobs_url,
         member_key=SECRET,
+        query_timeout=timedelta(seconds=5),
         spool_dir=tmp_path_factory.mktemp("spool"),
         audit_spool=tmp_path_factory.mktemp("audit"),
     )

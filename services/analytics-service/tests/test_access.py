@@ -14,6 +14,7 @@ from triton_common.pages import encode_cursor
 
 ROUTES = [
     ("POST", "claims", "data:write"),
+    ("POST", "claims/preview", "data:write"),
     ("GET", "batches", "data:read"),
     ("GET", f"batches/{uuid7()}", "data:read"),
     ("DELETE", f"batches/{uuid7()}", "data:write"),
@@ -26,7 +27,9 @@ COHORT = {"codes": [{"system": "icd10cm", "code": "E11*"}]}
 
 
 async def call(prospect: Prospect, method: str, path: str, headers: dict[str, str]):
-    body = {"json": COHORT} if path.endswith("cohort") else {"content": claims(GOOD)} if path == "claims" else {}
+    body = (
+        {"json": COHORT} if path.endswith("cohort") else {"content": claims(GOOD)} if path.startswith("claims") else {}
+    )
     kind = {} if "json" in body else {"Content-Type": "text/csv"}
     return await prospect.http.request(method, f"{prospect.path}/{path}", headers=headers | kind, **body)
 

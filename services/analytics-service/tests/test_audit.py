@@ -18,6 +18,13 @@ RECORDED = {
     ("GET", "/reports/summary"): ("report.read", {"report": "summary"}),
     ("GET", "/reports/cost-trend"): ("report.read", {"report": "cost-trend"}),
     ("GET", "/reports/conditions"): ("report.read", {"report": "conditions"}),
+    ("GET", "/reports/utilization"): ("report.read", {"report": "utilization"}),
+    ("GET", "/reports/pharmacy"): ("report.read", {"report": "pharmacy"}),
+    ("GET", "/reports/high-cost"): ("report.read", {"report": "high-cost"}),
+    ("GET", "/reports/readmissions"): ("report.read", {"report": "readmissions"}),
+    ("GET", "/reports/{name}/export"): ("report.exported", {"name": "summary"}),
+    ("POST", "/query"): ("data.queried", {}),
+    ("POST", "/{dataset}/preview"): ("data.previewed", {"dataset": "claims"}),
     ("POST", "/reports/cohort"): ("report.read", {"report": "cohort"}),
     ("DELETE", "/batches/{batch_id}"): ("data.deleted", {"batch_id": ""}),
 }
@@ -31,9 +38,11 @@ def told(settings):
 def ask(prospect, route, batch_id, headers):
     method, path = route
     content = {"json": {"codes": [{"system": "icd10cm", "code": "E11*"}]}} if "cohort" in path else {}
+    if path == "/query":
+        content = {"json": {"dataset": "claims", "measures": ["members"]}}
     if "dataset" in path:
         content, headers = {"content": claims(GOOD)}, headers | {"Content-Type": "text/csv"}
-    named = (prospect.path + path).format(dataset="claims", batch_id=batch_id)
+    named = (prospect.path + path).format(dataset="claims", name="summary", batch_id=batch_id)
     return prospect.http.request(method, named, headers=headers, **content)
 
 

@@ -49,7 +49,7 @@ def test_the_password_of_clickhouse_is_a_secret(monkeypatch):
 
 
 @pytest.mark.parametrize("dataset", COLUMNS)
-@pytest.mark.parametrize("name", ["triton", "synthea"])
+@pytest.mark.parametrize("name", ["triton", "synthea", "cms-synpuf"])
 def test_a_mapping_fills_what_a_dataset_requires_and_knows_no_other_column(name: str, dataset):
     for rows in sources()[name].rows_of(dataset):
         required = {column.name for column in COLUMNS[dataset] if column.required}

@@ -16,10 +16,13 @@ from conftest import Prospect
 from test_ingest import GOOD, claims
 from uuid_utils.compat import uuid7
 
-from analytics_service import batches, reports
+from analytics_service import batches
 from analytics_service.batches import Batch
-from analytics_service.clickhouse import AnalyticsBusy, ClickHouse, ClickhouseUnavailable, Engine, Lane, migrate
+from analytics_service.clickhouse import ClickHouse, Engine
+from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable, Lane
 from analytics_service.prospects import Tenant
+from analytics_service.reports import parts
+from analytics_service.schema import migrate
 from analytics_service.settings import Settings
 
 CHILD = Path(__file__).with_name("child.py")
@@ -31,7 +34,7 @@ def child(folder: Path, what: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("point", ["_insert", "_refused", "complete"])
+@pytest.mark.parametrize("point", ["_insert", "refused", "complete"])
 def test_killed_in_the_middle_nothing_is_seen_and_the_next_start_cleans_up(tmp_path: Path, point: str):
     with child(tmp_path, f"hang-at-{point}") as process:
         assert any("standing still" in line for line in process.stdout)
@@ -44,7 +47,7 @@ def test_killed_in_the_middle_nothing_is_seen_and_the_next_start_cleans_up(tmp_p
     assert json.loads(output.splitlines()[-1]) == {
         "staging": 0,
         "rows": 0,
-        "statuses": {"removed": 1},
+        "statuses": {"failed": 1},
         "on_disk": False,
         "again": [True, 1000],
     }
@@ -100,14 +103,14 @@ class Idle:
         """Nothing to close."""
 
 
-async def test_a_full_line_is_answered_503_and_empties_again():
+async def test_a_full_line_is_answered_429_and_empties_again():
     lane = Lane([Idle()], name="test", waiting=1)
     go = threading.Event()
     running = [asyncio.create_task(lane.run(lambda _: go.wait())) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(AnalyticsBusy) as caught:
         await lane.run(lambda _: None)
-    assert (caught.value.status, caught.value.retry_after) == (503, 2)
+    assert (caught.value.status, caught.value.retry_after) == (429, 2)
     go.set()
     await asyncio.gather(*running)
     await asyncio.sleep(0.05)
@@ -137,7 +140,7 @@ async def test_readers_cannot_write(app):
 
 
 async def test_errors_of_the_engine_are_shown_to_nobody(app, prospect: Prospect, monkeypatch, log_lines, capfd):
-    monkeypatch.setattr(reports, "_PARTS", "canary AS (SELECT * FROM canary_table)")
+    monkeypatch.setattr(parts, "parts", lambda **_: "canary AS (SELECT * FROM canary_table)")
     answer = await prospect.http.get(f"{prospect.path}/reports/summary", headers=prospect.headers)
     assert (answer.status_code, answer.json()["code"]) == (503, "clickhouse_unavailable")
     assert answer.json()["message"] == "The analytics database does not answer; try again"
@@ -152,7 +155,7 @@ async def test_an_ingest_that_fails_inside_leaves_nothing(app, prospect: Prospec
     def fail(*_: object, **__: object) -> None:
         raise ClickhouseUnavailable
 
-    monkeypatch.setattr("analytics_service.ingest._refused", fail)
+    monkeypatch.setattr("analytics_service.ingest._insert", fail)
     answer = await prospect.send("claims", claims(GOOD))
     assert answer.status_code == 503
     monkeypatch.undo()
@@ -194,7 +197,7 @@ async def test_two_services_that_took_the_same_content_count_it_once(app, prospe
 
 async def test_migrations_are_applied_once_each(app, http):
     names = sorted(file.name for file in (files("analytics_service") / "migrations").iterdir())
-    assert names == ["0001_batches.sql", "0002_datasets.sql"]
+    assert names[:3] == ["0001_batches.sql", "0002_datasets.sql", "0003_progress.sql"]
     assert await app.state.clickhouse.write(migrate) == []
     applied = await app.state.clickhouse.read("SELECT name, count() AS times FROM schema_migrations GROUP BY name")
     assert sorted((row["name"], row["times"]) for row in applied) == [(name, 1) for name in names]

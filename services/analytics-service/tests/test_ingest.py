@@ -18,6 +18,18 @@ VISIT = "M-1,2024-01-01"
 PHARMACY = "member_id,fill_id,fill_date,drug_code,quantity,paid,member_paid"
 
 
+CODES = {
+    "icd10cm": "E11.9",
+    "icd9cm": "250.00",
+    "snomed": "44054006",
+    "cpt": "99213",
+    "hcpcs": "J1815",
+    "loinc": "4548-4",
+    "ndc": "00093104801",
+    "rxnorm": "860975",
+}
+
+
 def claims(*rows: str) -> str:
     return "\n".join([CLAIMS, *rows]) + "\n"
 
@@ -138,7 +150,7 @@ async def test_a_bad_row_is_named_and_nothing_is_stored(prospect: Prospect, row:
     ],
 )
 async def test_a_bad_quantity(prospect: Prospect, text: str, code: str):
-    answer = await prospect.send("pharmacy", f"{PHARMACY}\nM-1,R-1,2024-01-01,665078,{text},1.00,0\n")
+    answer = await prospect.send("pharmacy", f"{PHARMACY}\nM-1,R-1,2024-01-01,00093104801,{text},1.00,0\n")
     assert places(answer) == [("line 2, column quantity", code)]
 
 
@@ -152,7 +164,7 @@ async def test_a_bad_quantity(prospect: Prospect, text: str, code: str):
     ],
 )
 async def test_optional_columns_are_checked_where_they_are_filled(prospect, header: str, value: str, code: str):
-    body = f"{PHARMACY},{header}\nM-1,R-1,2024-01-01,665078,1,1,1,{value}\nM-1,R-2,2024-01-01,665078,1,1,1,\n"
+    body = f"{PHARMACY},{header}\nM-1,R-1,2024-01-01,00093104801,1,1,1,{value}\nM-1,R-2,2024-01-01,00093104801,1,1,1,\n"
     answer = await prospect.send("pharmacy", body)
     assert places(answer) == [(f"line 2, column {header}", code)]
 
@@ -197,7 +209,7 @@ async def test_systems_land_on_their_canonical_names(app, prospect: Prospect):
         "RxCUI": "rxnorm",
         "ICD-10-PCS": "icd10pcs",
     } | {system: system for system in SYSTEMS}
-    rows = [f"{VISIT},procedure,{name},1,{name}" for name in written]
+    rows = [f"{VISIT},procedure,{name},{CODES.get(system, '0FB03ZX')},{name}" for name, system in written.items()]
     answer = await prospect.send("clinical", "\n".join([f"{CLINICAL},description", *rows]))
     assert answer.status_code == 201, answer.text
     stored = await app.state.clickhouse.read(
@@ -217,7 +229,7 @@ async def test_an_unknown_system_of_diagnoses_is_named(prospect: Prospect, datas
     answer = await prospect.send(dataset, body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_rows")
     assert places(answer) == [("line 3, column code_system", "unknown_system")]
-    assert "icd10cm, snomed" in answer.json()["details"][0]["issue"]
+    assert "icd10cm, icd9cm, snomed" in answer.json()["details"][0]["issue"]
     assert "read" not in answer.text
 
 
@@ -317,7 +329,7 @@ async def test_a_file_that_is_no_csv_text(prospect: Prospect, body: bytes):
 
 
 async def test_text_that_is_not_utf8(prospect: Prospect):
-    body = f"{PHARMACY},drug_name\nM-1,R-1,2024-01-01,665078,1,1,1,".encode() + b"Caf\xe9\n"
+    body = f"{PHARMACY},drug_name\nM-1,R-1,2024-01-01,00093104801,1,1,1,".encode() + b"Caf\xe9\n"
     answer = await prospect.send("pharmacy", body)
     assert places(answer) == [("line 2, column drug_name", "not_utf8")]
 
@@ -378,3 +390,90 @@ async def test_columns_may_come_in_any_order(new_prospect: NewProspect):
     answer = await other.send("claims", csv_of(frame.select(names).with_columns(extra=pl.lit("x"))))
     assert answer.status_code == 201
     assert await one.get("reports/summary") == await other.get("reports/summary")
+
+
+@pytest.mark.parametrize(
+    ("system", "given", "kept"),
+    [
+        ("icd10cm", "e1165", "E11.65"),
+        ("icd9cm", "25000", "250.00"),
+        ("icd9cm", "V5867", "V58.67"),
+        ("icd9cm", "E8490", "E849.0"),
+        ("ndc", "0093-1048-01", "00093104801"),
+        ("ndc", "50580-449-05", "50580044905"),
+        ("ndc", "50242-0040-2", "50242004002"),
+        ("ndc", "00093-1048-01", "00093104801"),
+        ("snomed", "44054006", "44054006"),
+    ],
+)
+async def test_codes_land_in_one_form(app, prospect: Prospect, system: str, given: str, kept: str):
+    answer = await prospect.send(
+        "clinical",
+        f"{CLINICAL}\n{VISIT},condition,{system},{given}\n".replace(
+            "condition", "condition" if system in ("icd10cm", "icd9cm", "snomed") else "procedure"
+        ),
+    )
+    assert answer.status_code == 201, answer.text
+    rows = await app.state.clickhouse.read(
+        "SELECT code FROM clinical WHERE prospect_id = {id:UUID}", {"id": prospect.id}
+    )
+    assert rows == [{"code": kept}]
+
+
+@pytest.mark.parametrize(
+    ("system", "code"),
+    [
+        ("icd10cm", "1234"),
+        ("icd10cm", "Smith"),
+        ("icd9cm", "E11.9"),
+        ("snomed", "E11.9"),
+        ("cpt", "9921"),
+        ("hcpcs", "99213"),
+        ("loinc", "4548"),
+        ("ndc", "665078"),
+        ("ndc", "123-45-6789"),
+    ],
+)
+async def test_codes_that_are_none_of_their_system(prospect: Prospect, system: str, code: str):
+    answer = await prospect.send("clinical", f"{CLINICAL}\n{VISIT},procedure,{system},{code}\n")
+    if system in ("icd10cm", "icd9cm", "snomed"):
+        answer = await prospect.send("claims", f"{CLAIMS},code_system,diagnosis_codes\n{GOOD},{system},{code}\n")
+        assert places(answer) == [("line 2, column diagnosis_codes", "invalid_code")]
+    else:
+        assert places(answer) == [("line 2, column code", "invalid_code")]
+
+
+async def test_a_service_date_in_the_future_is_refused(prospect: Prospect):
+    answer = await prospect.send("claims", claims(GOOD.replace("2024-01-31", "2101-01-01")))
+    assert places(answer) == [("line 2, column service_date", "future_date")]
+
+
+async def test_strict_after_skip_is_told_of_the_bad_rows(prospect: Prospect):
+    body = claims(GOOD, GOOD.replace("100.10", "x"))
+    assert (await prospect.send("claims", body, on_error="skip")).json()["rejected"] == 1
+    strict = await prospect.send("claims", body)
+    assert (strict.status_code, places(strict)) == (422, [("line 3, column paid", "invalid_number")])
+    assert (await prospect.send("claims", body, on_error="skip")).status_code == 200
+    assert await total(prospect) == "105.10"
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        b"\xef\xbb\xbf" + claims(GOOD).encode(),
+        claims(GOOD).replace("\n", "\r\n").encode(),
+        claims(GOOD).rstrip("\n").encode(),
+        gzip.compress(claims(GOOD).encode()),
+    ],
+    ids=["mark", "crlf", "no end", "gzip without saying so"],
+)
+async def test_the_same_content_in_another_wrapping(prospect: Prospect, wrapped: bytes):
+    first = await prospect.send("claims", claims(GOOD))
+    again = await prospect.send("claims", wrapped)
+    assert (again.status_code, again.json()) == (200, first.json())
+
+
+async def test_the_same_file_under_another_name(prospect: Prospect):
+    first = await prospect.send_files("claims", {"a": claims(GOOD)}, source="triton")
+    again = await prospect.send_files("claims", {"b": claims(GOOD)}, source="triton")
+    assert (again.status_code, again.json()) == (200, first.json())

@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from test_ingest import GOOD, claims
 
 from analytics_service.main import build
-from analytics_service.uploads import CHUNK, FOLDER, _lock, received, spool_folder
+from analytics_service.unpacking import CHUNK
+from analytics_service.uploads import FOLDER, _lock, received, spool_folder
 from triton_common.errors import AppError
 
 BODY = claims(GOOD)

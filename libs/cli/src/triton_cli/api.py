@@ -20,6 +20,7 @@ SUBMITS: Final = 5  # tries of a submit whose answer was lost, all with one key
 RETRY_PAUSE: Final = 0.5  # seconds; doubled each time
 LOST: Final = (502, 503, 504)  # a gateway's answers: whether the service did it is not known
 PAGE: Final = 200  # the most that a list answers at once
+DETAILS: Final = 20  # of a refusal, which may have a thousand
 AT_ONCE: Final = 1000  # jobs that one call of many changes, in a second or two
 Renewal = Callable[["Api", str], Awaitable[str]]
 """Gives a token in place of the one that was refused, or of none."""
@@ -56,6 +57,7 @@ class Refused(CommandFailed):
             problem = Problem(type="", title="", status=self.status, code="", message="No reason was given.")
         # whoever answers may be no platform of ours, and wants something of the terminal
         self.code, self.request_id, self.message = map(clean, (problem.code, problem.request_id, problem.message))
+        self.details = [detail.model_dump() for detail in problem.details]
         self.unrouted = self.status == httpx2.codes.NOT_FOUND and not self.code  # a gateway that has no routes yet
         self.passing = self.status >= 500 or self.unrouted  # or so one hopes: a part that starts again
         told = ", ".join(filter(None, (self.code, self.request_id and f"request {self.request_id}")))
@@ -64,8 +66,9 @@ class Refused(CommandFailed):
             text += f" ({told})"
         if wait := response.headers.get("Retry-After"):
             text += f" Try again in {clean(wait)} s."
-        details = (f"\n  {clean(detail.field)}: {clean(detail.issue)}" for detail in problem.details)
-        super().__init__(text + "".join(details))
+        details = [f"\n  {clean(detail.field)}: {clean(detail.issue)}" for detail in problem.details]
+        more = f"\n  and {len(details) - DETAILS} more" if len(details) > DETAILS else ""
+        super().__init__(text + "".join(details[:DETAILS]) + more)
 
 
 class NoStream(CommandFailed):

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_cli import account, agents, auditing, jobs, machines, people
+from triton_cli import account, agents, auditing, data, jobs, machines, people
 from triton_cli.command import (
     DEFAULT_STATE,
     JsonOption,
@@ -56,6 +56,7 @@ PortOption = Annotated[
 ]
 
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(data.app, name="data")
 app.add_typer(agents.app, name="agents")
 app.command(rich_help_panel=ACCOUNTS)(account.login)
 app.command(rich_help_panel=ACCOUNTS)(account.logout)

@@ -86,6 +86,7 @@ class CodeSystem(StrEnum):
     """Code systems of conditions."""
 
     ICD10CM = "icd10cm"
+    ICD9CM = "icd9cm"
     SNOMED = "snomed"
 
 
@@ -457,8 +458,8 @@ class SummaryReport(Schema):
     total_paid: Total = Field(description="Paid by plan and members; pharmacy counted once")
     plan_paid: Total
     member_paid: Total
-    medical_paid: Total
-    pharmacy_paid: Total
+    medical_paid: Total | None = Field(description="Null where pharmacy is of too few members to be shown")
+    pharmacy_paid: Total | None
     pharmacy_source: Literal["claims", "fills", "none"]
     pmpm: Total = Field(description="total_paid / member_months")
     claims: int = Field(description="Distinct claims")
@@ -481,6 +482,7 @@ class CostTrendReport(Schema):
     """Cost by month, oldest first, months without cost included."""
 
     rows: list[CostTrendRow]
+    suppressed: int = Field(default=0, description="Months left out: they, or what they leave, are of too few members")
     currency: str = "USD"
 
 

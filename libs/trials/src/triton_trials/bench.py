@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import typer
 import uvloop
 
-from triton_trials.benchmarks import agents, auth, jobs
+from triton_trials.benchmarks import agents, analytics, auth, jobs
 from triton_trials.benchmarks.report import Report, Wanted, console
 
 
@@ -29,7 +29,7 @@ class Benchmark(Protocol):
         ...
 
 
-BENCHMARKS: Final[dict[str, Benchmark]] = {"jobs": jobs, "auth": auth, "agents": agents}
+BENCHMARKS: Final[dict[str, Benchmark]] = {"jobs": jobs, "auth": auth, "agents": agents, "analytics": analytics}
 
 
 def main(

@@ -38,8 +38,9 @@ def _summary(facts: Facts, summary: SummaryReport) -> None:
     facts.put_money("total_paid", "Total cost, paid by plan and members", summary.total_paid, SUMMARY("total_paid"))
     facts.put_money("plan_paid", "Paid by the plan", summary.plan_paid, SUMMARY("plan_paid"))
     facts.put_money("member_paid", "Paid by members", summary.member_paid, SUMMARY("member_paid"))
-    facts.put_money("medical_paid", "Medical cost", summary.medical_paid, SUMMARY("medical_paid"))
-    if summary.pharmacy_source != "none":
+    if summary.medical_paid is not None:
+        facts.put_money("medical_paid", "Medical cost", summary.medical_paid, SUMMARY("medical_paid"))
+    if summary.pharmacy_source != "none" and summary.pharmacy_paid is not None:
         facts.put_money("pharmacy_paid", "Pharmacy cost", summary.pharmacy_paid, SUMMARY("pharmacy_paid"))
     facts.put_money("pmpm", "Cost per member per month", summary.pmpm, SUMMARY("total_paid / member_months"))
     facts.put("claims", "Claims", summary.claims, "claims", SUMMARY("claims"))

@@ -1,7 +1,7 @@
 """Ingest batches: what was taken in, and taking it out again. The only writer of a batch's status.
 
-loading → completed → removing → removed; one that fails goes from loading to removing. Reports see a batch's rows while
-it is completed: a single-row insert shows all of them at once, another hides them.
+loading → completed → removing → removed; one that fails goes from loading to removing to failed. Reports see a batch's
+rows while it is completed: a single-row insert shows all of them at once, another hides them.
 """
 
 # ruff: noqa: S608  the SQL put together here is made of our own words; values are bound
@@ -16,19 +16,24 @@ from loguru import logger
 
 from analytics_service.clickhouse import ClickHouse, Engine, Row
 from analytics_service.datasets import COLUMNS, Dataset
+from analytics_service.loads import Load, Loads
 from analytics_service.prospects import Tenant
-from analytics_service.schemas import IngestBatch
-from triton_common.errors import NotFound
+from analytics_service.schemas import IngestBatch, LoadError
+from triton_common.errors import AppError, NotFound, Unavailable
 from triton_common.pages import decode_id_cursor, encode_cursor
 from triton_common.schemas import Page, ProblemDetail
 
 STAGE: Final = "stage_"  # what the names of staging tables begin with
-VERSIONS: Final = {"loading": 1, "completed": 2, "removing": 3, "removed": 4}
+VERSIONS: Final = {"loading": 1, "completed": 2, "removing": 3, "removed": 4, "failed": 4}
 OF_TENANT: Final = "client_id = {client:UUID} AND prospect_id = {prospect:UUID}"
 
 
 class BatchNotFound(NotFound):
     """There is no such batch."""
+
+
+class LoadInterrupted(Unavailable):
+    """The load was interrupted; send the file again."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class Batch:
     rows: int = 0
     rejected: int = 0
     rejects: tuple[ProblemDetail, ...] = ()
+    bytes: int = 0
+    status: str = "completed"
+    error: LoadError | None = None
 
     def public(self) -> IngestBatch:
         """As answers show it."""
@@ -53,7 +61,9 @@ class Batch:
             prospect_id=self.tenant.prospect_id,
             dataset=self.dataset,
             source=self.source,
-            status="completed",
+            status="failed" if self.status == "failed" else "completed",
+            bytes=self.bytes,
+            error=self.error,
             rows=self.rows,
             rejected=self.rejected,
             rejects=list(self.rejects),
@@ -67,10 +77,11 @@ def parameters(tenant: Tenant, **others: Any) -> dict[str, Any]:
     return {"client": tenant.client_id, "prospect": tenant.prospect_id, **others}
 
 
-async def list_batches(clickhouse: ClickHouse, tenant: Tenant, *, limit: int, cursor: str | None) -> Page[IngestBatch]:
-    """Completed batches, newest first. An id is a UUIDv7: the order of their texts is that of their times.
-
-    Raises InvalidCursor.
+async def list_batches(
+    clickhouse: ClickHouse, loads: Loads, tenant: Tenant, *, limit: int, cursor: str | None
+) -> Page[IngestBatch]:
+    """Batches that are loading or completed, newest first. An id is a UUIDv7: the order of their texts is that of their
+    times. Raises InvalidCursor.
     """
     before = str(decode_id_cursor(cursor)) if cursor else ""
     rows = await clickhouse.read(
@@ -78,19 +89,46 @@ async def list_batches(clickhouse: ClickHouse, tenant: Tenant, *, limit: int, cu
         "AND ({before:String} = '' OR toString(id) < {before:String}) ORDER BY toString(id) DESC LIMIT {limit:UInt32}",
         parameters(tenant, before=before, limit=limit + 1),
     )
-    items = [_batch(row).public() for row in rows[:limit]]
-    return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(rows) > limit else None)
+    loading = [one for one in loads.of(tenant) if not before or str(one.id) < before]
+    items = [await _progress(clickhouse, one) for one in loading] + [_batch(row).public() for row in rows]
+    items.sort(key=lambda one: str(one.id), reverse=True)
+    more = len(items) > limit
+    items = items[:limit]
+    return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if more else None)
 
 
-async def get(clickhouse: ClickHouse, tenant: Tenant, batch_id: UUID) -> IngestBatch:
-    """One completed batch. Raises BatchNotFound."""
+async def get(clickhouse: ClickHouse, loads: Loads, tenant: Tenant, batch_id: UUID) -> IngestBatch:
+    """One batch: loading, completed or failed. Raises BatchNotFound."""
+    if load := loads.get(tenant, batch_id):
+        return await _progress(clickhouse, load)
     rows = await clickhouse.read(
-        f"SELECT * FROM ingest_batches FINAL WHERE {OF_TENANT} AND id = {{id:UUID}} AND status = 'completed'",
+        f"SELECT * FROM ingest_batches FINAL WHERE {OF_TENANT} AND id = {{id:UUID}} "
+        "AND status IN ('completed', 'failed')",
         parameters(tenant, id=batch_id),
     )
     if not rows:
         raise BatchNotFound(f"There is no batch {batch_id}.")
     return _batch(rows[0]).public()
+
+
+async def _progress(clickhouse: ClickHouse, load: Load) -> IngestBatch:
+    """A load under way: the rows that are on disk so far, which no report sees."""
+    [counted] = await clickhouse.read(
+        f"SELECT count() AS rows FROM {load.dataset} WHERE {OF_TENANT} AND batch_id = {{id:UUID}}",
+        parameters(load.tenant, id=load.id),
+    )
+    return IngestBatch(
+        id=load.id,
+        client_id=load.tenant.client_id,
+        prospect_id=load.tenant.prospect_id,
+        dataset=load.dataset,
+        source=load.source,
+        status="loading",
+        bytes=load.received,
+        bytes_total=load.total,
+        rows=counted["rows"],
+        created_at=load.created_at,
+    )
 
 
 async def delete(clickhouse: ClickHouse, tenant: Tenant, batch_id: UUID) -> None:
@@ -118,6 +156,11 @@ def with_content(engine: Engine, tenant: Tenant, content_sha256: str) -> Batch |
     return _batch(rows[0]) if rows else None
 
 
+def is_known(engine: Engine, batch_id: UUID) -> bool:
+    """Whether a batch has this id, whosever it is."""
+    return bool(engine.rows("SELECT 1 FROM ingest_batches WHERE id = {id:UUID} LIMIT 1", {"id": batch_id}))
+
+
 def begin(engine: Engine, batch: Batch) -> None:
     """Before the first row is written: what a later start finds when this process dies."""
     _record(engine, batch, "loading")
@@ -131,9 +174,29 @@ def complete(engine: Engine, batch: Batch) -> None:
 def remove(engine: Engine, batch: Batch) -> None:
     """Hide the batch's rows, then take them from the disk."""
     _record(engine, batch, "removing")
-    # a batch is a partition of its table: dropping it takes milliseconds, whatever its size
-    engine.command(f"ALTER TABLE {batch.dataset} DROP PARTITION {{id:UUID}}", {"id": batch.id})
+    drop_rows(engine, batch)
     _record(engine, batch, "removed")
+
+
+def fail(engine: Engine, batch: Batch, error: BaseException) -> None:
+    """Take the batch's rows from the disk, and keep why."""
+    empty = replace(batch, rows=0, rejected=0, rejects=())
+    _record(engine, empty, "removing")
+    drop_rows(engine, batch)
+    known = error if isinstance(error, AppError) else LoadInterrupted()
+    why = LoadError(code=known.code, message=known.message, details=list(known.details))
+    _record(engine, replace(empty, error=why), "failed")
+
+
+def drop_rows(engine: Engine, batch: Batch) -> None:
+    """Take the batch's rows from the disk: they are a partition, and gone in milliseconds, however many they are."""
+    engine.drop_partition(batch.dataset, batch.id)
+
+
+def count_rows(engine: Engine, batch: Batch) -> int:
+    """How many rows of the batch are on disk."""
+    rows = engine.row(f"SELECT count() AS rows FROM {batch.dataset} WHERE batch_id = {{id:UUID}}", {"id": batch.id})
+    return int(rows["rows"])
 
 
 def sweep(engine: Engine) -> None:
@@ -145,7 +208,10 @@ def sweep(engine: Engine) -> None:
         engine.command(f"DROP TABLE IF EXISTS {table['name']} SYNC")
     for row in engine.rows("SELECT * FROM ingest_batches FINAL WHERE status IN ('loading', 'removing')"):
         batch = _batch(row)
-        remove(engine, replace(batch, rows=0, rejected=0, rejects=()))
+        if row["status"] == "loading":
+            fail(engine, batch, LoadInterrupted())
+        else:
+            remove(engine, batch)
         logger.bind(batch_id=str(batch.id), dataset=batch.dataset).warning("unfinished batch removed")
 
 
@@ -162,6 +228,8 @@ def _record(engine: Engine, batch: Batch, status: str) -> None:
         "rejected": batch.rejected,
         "rejects": json.dumps([reject.model_dump() for reject in batch.rejects]),
         "created_at": batch.created_at,
+        "bytes": batch.bytes,
+        "error": batch.error.model_dump_json() if batch.error else "",
         "version": VERSIONS[status],
     }
     engine.insert("ingest_batches", [values])
@@ -179,4 +247,7 @@ def _batch(row: Row) -> Batch:
         rows=row["rows"],
         rejected=row["rejected"],
         rejects=tuple(ProblemDetail.model_validate(reject) for reject in json.loads(row["rejects"])),
+        bytes=row["bytes"],
+        status=row["status"],
+        error=LoadError.model_validate_json(row["error"]) if row["error"] else None,
     )

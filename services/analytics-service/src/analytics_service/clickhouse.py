@@ -4,56 +4,97 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from importlib.resources import files
-from queue import SimpleQueue
-from typing import IO, Any, BinaryIO, Final, Self, TypeVar, cast
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from loguru import logger
 
-from triton_common.errors import Unavailable
+from analytics_service.lanes import ClickhouseUnavailable, Lane
+from triton_common.errors import Unavailable, Unprocessable
 
 T = TypeVar("T")
 Row = dict[str, Any]
 
 DATABASE: Final = "analytics"
 CONNECT_TIMEOUT: Final = 2  # seconds; a dead server is noticed while the request still waits
+WRITE_TIMEOUT: Final = 600  # seconds until the answer to a statement that loads a file
+LIMITS: Final[Mapping[str, int]] = {
+    "max_memory_usage": 2 << 30,
+    "max_bytes_before_external_group_by": 1 << 30,  # beyond it a GROUP BY goes on, on disk
+    "max_rows_to_read": 2_000_000_000,
+    "max_result_rows": 200_000,
+    "max_threads": 4,
+}
+"""What a query of a reader may take, beside its time."""
 WRITING: Final = {
     "async_insert": 0,  # rows are there when the statement has answered
-    "min_insert_block_size_rows": 262_144,  # a quarter of the default: so much less memory, at the same rate
-    "min_insert_block_size_bytes": 64 << 20,
+    "min_insert_block_size_rows": 131_072,  # an eighth of the default: so much less memory
+    "min_insert_block_size_bytes": 32 << 20,
+    "max_insert_threads": 2,  # sorting and packing a block takes as long as reading it
 }
-NOT_CSV: Final = frozenset({"INCORRECT_DATA", "CANNOT_PARSE_INPUT_ASSERTION_FAILED", "CANNOT_PARSE_QUOTED_STRING"})
+# On a cluster: a join or an IN sees all of the other table, and an INSERT answers when every shard has its rows
+ACROSS: Final[Mapping[str, Any]] = {"distributed_product_mode": "global", "distributed_foreground_insert": 1}
+# What the engine says of a query that reaches its limits
+OUT_OF_TIME: Final = ("TIMEOUT_EXCEEDED", "TOO_SLOW")
+OUT_OF_ROOM: Final = ("MEMORY_LIMIT_EXCEEDED", "TOO_MANY_ROWS", "TOO_MANY_ROWS_OR_BYTES", "TOO_MANY_BYTES")
+# What the engine says of rows that it cannot read, and throwIf of rows that we refuse
+REFUSED: Final = re.compile(
+    "CANNOT_PARSE_.*|CANNOT_READ_.*|CANNOT_CONVERT_TYPE|INCORRECT_DATA|UNEXPECTED_END_OF_FILE|BAD_ARGUMENTS|"
+    "NOT_IMPLEMENTED|TYPE_MISMATCH|TOO_LARGE_.*|.*DECOMPRESS.*|FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"
+)
+READING: Final = {
+    "input_format_csv_skip_first_lines": 1,
+    "input_format_csv_empty_as_default": 0,  # an empty field is an empty string, and no missing field
+    "input_format_defaults_for_omitted_fields": 1,
+    "input_format_skip_unknown_fields": 1,
+    "input_format_json_read_arrays_as_strings": 1,
+    "input_format_json_read_numbers_as_strings": 1,
+    "input_format_json_read_bools_as_strings": 1,
+    "input_format_json_read_objects_as_strings": 1,
+    "input_format_parquet_allow_missing_columns": 1,
+    "input_format_parquet_memory_low_watermark": 1 << 20,
+    "input_format_parquet_memory_high_watermark": 64 << 20,
+    "input_format_max_block_size_bytes": 16 << 20,
+    "min_chunk_bytes_for_parallel_parsing": 2 << 20,
+}
+FORMATS: Final = {"csv": "CSV", "ndjson": "JSONEachRow", "parquet": "Parquet"}
 
 # The driver's own messages quote SQL and rows: what is worth logging, this file logs itself.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 
-class ClickhouseUnavailable(Unavailable):
-    """The analytics database does not answer; try again."""
+class QueryTimedOut(Unavailable):
+    """The query took too long; narrow its dates, or try again."""
 
 
-class AnalyticsBusy(Unavailable):
-    """Too many analytics requests are waiting; try again."""
+class QueryTooLarge(Unprocessable):
+    """The query needs more memory or rows than one may; narrow its dates or conditions."""
 
 
-class MalformedCsv(Exception):
-    """ClickHouse cannot take the file for CSV. Where it breaks, the caller must look up."""
+class RowsRefused(Exception):
+    """ClickHouse cannot read the rows, or throwIf would not have them. Where it is, the caller must look up."""
 
 
 class Engine:
     """One client: what may be asked of ClickHouse. For use in a lane's thread; values are bound, never formatted in."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, reads_files: bool = False, cluster: str = "") -> None:
         self._client = client
+        self._cluster = cluster
+        self.reads_files = reads_files
+        """Whether the engine reads files of ours by their path: the embedded one does."""
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.close()
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """Run a query."""
@@ -69,6 +110,27 @@ class Engine:
         with _translated():
             self._client.command(sql, parameters=dict(parameters or {}))
 
+    def create(self, sql: str) -> bool:
+        """Make a table; false when there is one of its name."""
+        try:
+            self._client.command(sql)
+        except ClickHouseError as error:
+            if getattr(error, "name", None) == "TABLE_ALREADY_EXISTS":
+                return False
+            with _translated():
+                raise
+        return True
+
+    def drop_partition(self, table: str, partition: UUID) -> None:
+        """Take a partition from the disk, of a cluster on every node."""
+        where = f"{table}_local ON CLUSTER {self._cluster}" if self._cluster else table
+        self.command(f"ALTER TABLE {where} DROP PARTITION {{id:UUID}}", {"id": partition})
+
+    def load(self, sql: str, parameters: Mapping[str, Any]) -> None:
+        """Run an INSERT … SELECT over a file or a staging table. Raises RowsRefused."""
+        with _translated(refusing=True):
+            self._client.command(sql, parameters=dict(parameters), settings=READING)
+
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert a few rows. They travel as data: unlike parameters, no log of a server shows them."""
         # the driver's own insert() would import pandas, which takes seconds
@@ -82,85 +144,38 @@ class Engine:
                 settings={"date_time_input_format": "best_effort"},
             )
 
-    def insert_csv(self, table: str, columns: Sequence[str], file: IO[bytes]) -> None:
-        """Stream a CSV file with a header into a table, by position. A field that a row lacks takes the default.
+    def insert_file(self, table: str, columns: Sequence[str], path: Path, *, kind: str) -> None:
+        """Stream a file into a table, CSV by position and the others by name. What a row lacks takes the default.
 
-        Raises MalformedCsv for what is none.
+        Raises RowsRefused for what is no such file.
         """
-        settings = {
-            "input_format_csv_skip_first_lines": 1,
+        settings = READING | {
             "input_format_csv_allow_variable_number_of_columns": 1,
-            "input_format_csv_empty_as_default": 0,  # an empty field is an empty string, and no missing field
-            "input_format_defaults_for_omitted_fields": 1,
             "max_insert_threads": 1,  # rows stay in the file's order, and their numbers unique
         }
-        with _translated():
+        with path.open("rb") as file, _translated(refusing=True):
             self._client.raw_insert(
-                table, column_names=list(columns), insert_block=cast("BinaryIO", file), fmt="CSV", settings=settings
+                table, column_names=list(columns), insert_block=file, fmt=FORMATS[kind], settings=settings
             )
 
 
 @contextmanager
-def _translated() -> Any:
+def _translated(*, refusing: bool = False) -> Iterator[None]:
     """The driver's errors quote values and host names: neither answers nor logs get to see them."""
     try:
         yield
     except ClickHouseError as error:
         name = getattr(error, "name", None)
-        if name in NOT_CSV:
-            raise MalformedCsv from None
+        if refusing and name and REFUSED.fullmatch(name):
+            raise RowsRefused from None
+        if name in OUT_OF_TIME:
+            raise QueryTimedOut(retry_after=10) from None
+        if name in OUT_OF_ROOM:
+            raise QueryTooLarge from None
         logger.bind(clickhouse_error=name or type(error).__name__, clickhouse_code=getattr(error, "code", None)).error(
             "ClickHouse refused a statement or is gone"
         )
         raise ClickhouseUnavailable(retry_after=2) from None
-
-
-class Lane:
-    """A few clients, a thread each, and a bounded line of work in front of them.
-
-    A client serves one caller at a time; the embedded engine knows no other way.
-    """
-
-    def __init__(self, clients: Iterable[Client], *, name: str, waiting: int) -> None:
-        self._clients = list(clients)
-        self._free: SimpleQueue[Engine] = SimpleQueue()
-        for client in self._clients:
-            self._free.put(Engine(client))
-        self._threads = ThreadPoolExecutor(max_workers=len(self._clients), thread_name_prefix=name)
-        self._room = len(self._clients) + waiting
-
-    async def run(self, work: Callable[[Engine], T]) -> T:
-        """Run `work` in a thread. Raises AnalyticsBusy when the line is full.
-
-        A caller that is cancelled leaves its work running: a statement cannot be taken back.
-        """
-        if self._room == 0:
-            raise AnalyticsBusy(retry_after=2)
-        self._room -= 1
-        loop = asyncio.get_running_loop()
-        future = self._threads.submit(self._work, work)
-        future.add_done_callback(lambda done: self._leave(loop, done))
-        return await asyncio.wrap_future(future)
-
-    def _work(self, work: Callable[[Engine], T]) -> T:
-        engine = self._free.get()
-        try:
-            return work(engine)
-        finally:
-            self._free.put(engine)
-
-    def _leave(self, loop: asyncio.AbstractEventLoop, _: "Future[Any]") -> None:
-        def leave() -> None:
-            self._room += 1
-
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(leave)
-
-    def close(self) -> None:
-        """Wait for the work that runs, and close the clients."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        for client in self._clients:
-            client.close()
 
 
 class ClickHouse:
@@ -169,16 +184,26 @@ class ClickHouse:
     One writer, so that two ingests of the same content come one after the other; the second finds the first.
     """
 
-    def __init__(self, *, readers: Lane, writer: Lane, health: Lane) -> None:
+    def __init__(self, *, readers: Lane[Engine], writer: Lane[Engine], health: Lane[Engine]) -> None:
         self._readers = readers
         self._writer = writer
         self._health = health
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, *, readers: int, waiting: int, query_timeout: timedelta) -> AsyncIterator[Self]:
-        """Open the database at `url` (chdb:///path or http://user:password@host:8123), and migrate it."""
-        opened = await asyncio.to_thread(_open, url, readers=readers, waiting=waiting, query_timeout=query_timeout)
+    async def connect(
+        cls,
+        url: str,
+        *,
+        readers: int,
+        waiting: int,
+        query_timeout: timedelta,
+        query_limits: Mapping[str, int] = LIMITS,
+        cluster: str = "",
+    ) -> AsyncIterator[Self]:
+        """Open the database at `url` (chdb:///path or http://user:password@host:8123)."""
+        reading = {"max_execution_time": int(query_timeout.total_seconds()), **LIMITS, **query_limits}
+        opened = await asyncio.to_thread(_open, url, readers=readers, waiting=waiting, reading=reading, cluster=cluster)
         clickhouse = cls(readers=opened[0], writer=opened[1], health=opened[2])
         try:
             yield clickhouse
@@ -199,14 +224,18 @@ class ClickHouse:
         await self._health.run(lambda engine: engine.rows("SELECT 1"))
 
 
-def _open(url: str, *, readers: int, waiting: int, query_timeout: timedelta) -> tuple[Lane, Lane, Lane]:
+def _open(
+    url: str, *, readers: int, waiting: int, reading: Mapping[str, Any], cluster: str
+) -> tuple[Lane[Engine], Lane[Engine], Lane[Engine]]:
+    embedded = urlsplit(url).scheme == "chdb"
+    across = ACROSS if cluster else {}
+    patience = timedelta(seconds=2 * reading["max_execution_time"])  # half of it in line
     try:
-        with _client(url, database="default") as client:
+        with _client(url, database="default", settings={"max_execution_time": CONNECT_TIMEOUT}) as client:
             client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
-        writer = _client(url, settings=WRITING)
+        writer = _client(url, settings={**WRITING, **across})
         # readonly comes last: the settings are applied in this order, and after it none can be
-        reading = {"max_execution_time": int(query_timeout.total_seconds()), "readonly": 1}
-        reading_clients = [_client(url, settings=reading) for _ in range(readers)]
+        reading_clients = [_client(url, settings={**reading, **across, "readonly": 1}) for _ in range(readers)]
         health = _client(url, settings={"max_execution_time": CONNECT_TIMEOUT, "readonly": 1})
     except (ClickHouseError, OSError) as error:
         logger.bind(clickhouse_error=getattr(error, "name", None) or type(error).__name__).error(
@@ -214,17 +243,27 @@ def _open(url: str, *, readers: int, waiting: int, query_timeout: timedelta) -> 
             "can; stop it or choose another. Server: none answers at CLICKHOUSE_URL, or it refuses the user."
         )
         raise ClickhouseUnavailable from None
-    migrate(Engine(writer))
     return (
-        Lane(reading_clients, name="clickhouse-read", waiting=waiting),
-        Lane([writer], name="clickhouse-write", waiting=waiting),
-        Lane([health], name="clickhouse-health", waiting=waiting),
+        Lane(
+            [Engine(client) for client in reading_clients], name="clickhouse-read", waiting=waiting, patience=patience
+        ),
+        Lane([Engine(writer, reads_files=embedded, cluster=cluster)], name="clickhouse-write", waiting=waiting),
+        Lane(
+            [Engine(health)], name="clickhouse-health", waiting=waiting, patience=timedelta(seconds=2 * CONNECT_TIMEOUT)
+        ),
     )
 
 
 def _client(url: str, *, database: str = DATABASE, settings: Mapping[str, Any] | None = None) -> Client:
     scheme = urlsplit(url).scheme
-    options: dict[str, Any] = {} if scheme == "chdb" else {"connect_timeout": CONNECT_TIMEOUT}
+    options: dict[str, Any] = {}
+    if scheme != "chdb":
+        most = (settings or {}).get("max_execution_time", WRITE_TIMEOUT)
+        options = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "send_receive_timeout": most + CONNECT_TIMEOUT,
+            "query_retries": 0,
+        }
     return clickhouse_connect.get_client(
         dsn=url,
         interface=scheme,
@@ -235,31 +274,3 @@ def _client(url: str, *, database: str = DATABASE, settings: Mapping[str, Any] |
         show_clickhouse_errors=True,  # for the name of an error; its text goes nowhere
         **options,
     )
-
-
-def migrate(engine: Engine) -> list[str]:
-    """Apply the numbered SQL files that this database has not seen, in order; answers their names.
-
-    ClickHouse has no transactions for DDL: each statement can run twice, and a file counts once all of it has run.
-    """
-    engine.command(
-        "CREATE TABLE IF NOT EXISTS schema_migrations "
-        "(name String, sha256 String, applied_at DateTime64(3, 'UTC')) ENGINE = ReplacingMergeTree ORDER BY name"
-    )
-    seen = {row["name"]: row["sha256"] for row in engine.rows("SELECT name, sha256 FROM schema_migrations FINAL")}
-    applied: list[str] = []
-    folder = files("analytics_service") / "migrations"
-    for file in sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name):
-        text = file.read_text(encoding="utf-8")
-        digest = sha256(text.encode()).hexdigest()
-        if file.name in seen:
-            if seen[file.name] != digest:
-                raise RuntimeError(f"{file.name} was changed after it was applied; add a new migration instead")
-            continue
-        for statement in re.split(r";\s*(?:\n|$)", text):
-            if statement.strip():
-                engine.command(statement)
-        engine.insert("schema_migrations", [{"name": file.name, "sha256": digest, "applied_at": datetime.now(UTC)}])
-        logger.bind(migration=file.name).info("migration applied")
-        applied.append(file.name)
-    return applied

@@ -9,39 +9,28 @@ the moment of publishing. Killed before it, a process leaves nothing that anyone
 # ruff: noqa: S608  the SQL put together here is made of our own words; values are bound
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final
 
 from loguru import logger
 from prometheus_client import Counter
 from pydantic import SecretStr
-from uuid_utils.compat import uuid7
 
-from analytics_service import batches
-from analytics_service.batches import OF_TENANT, STAGE, Batch
-from analytics_service.clickhouse import Engine, MalformedCsv
+from analytics_service import batches, staging
+from analytics_service.batches import Batch
+from analytics_service.clickhouse import Engine, RowsRefused
 from analytics_service.datasets import COLUMNS, HASHED_KINDS, ISSUES, Dataset
-from analytics_service.inputs import (
-    EmptyFile,
-    Input,
-    InvalidCsv,
-    content_digest,
-    inputs_of,
-    lines_of,
-    malformed_line,
-    place,
-)
-from analytics_service.mappings import ANY_FILE, Rows, Source, Sql, Staged, problems_of, source
+from analytics_service.inputs import EmptyFile, Input, content_digest, inputs_of, lines_of
+from analytics_service.loads import BatchIdTaken, Load
+from analytics_service.mappings import OWN, Rows, Source, own, source
 from analytics_service.members import padded_keys
-from analytics_service.prospects import Tenant
-from analytics_service.uploads import Uploaded
+from analytics_service.selects import Sql, Staged, count, lost, problems_of, select
+from analytics_service.uploads import Received
 from triton_common.errors import Unprocessable
 from triton_common.schemas import ProblemDetail
 
 MAX_REJECTS: Final = 1_000
-MISSING: Final = "\\0"  # the default of a file's last column: what a row that is too short gets there
 SHAPES: Final[Mapping[int, tuple[str, str]]] = {
     1: ("too_few_fields", "has fewer fields than the header"),
     2: ("too_many_fields", "has more fields than the header"),
@@ -65,32 +54,44 @@ class Bad:
     issue: str
 
 
+def mapping_of(came: Received, source_name: str, *, dataset: Dataset) -> tuple[Source, str]:
+    """The mapping that came with the files, or else the source's; and its name. Raises InvalidMapping, UnknownSource.
+
+    A mapping's name tells its content, so that the same file read in another way is another batch.
+    """
+    if came.mapping is None:
+        return source(source_name, dataset=dataset), source_name
+    return own(came.mapping, dataset=dataset), f"{OWN}:{sha256(came.mapping).hexdigest()[:12]}"
+
+
 def load(
-    engine: Engine,
-    tenant: Tenant,
-    files: Sequence[Uploaded],
-    *,
-    dataset: Dataset,
-    source_name: str,
-    skip_bad_rows: bool,
-    secret: SecretStr,
+    engine: Engine, under_way: Load, came: Received, *, skip_bad_rows: bool, secret: SecretStr
 ) -> tuple[Batch, bool]:
     """Take files in as one batch: all or nothing, or with `skip_bad_rows` all that is good. For the writer's lane.
 
     Answers the batch, and whether it is new: the same content again is the batch that it was. Raises one of the errors
     above, naming lines and columns, never values.
     """
-    mapping = source(source_name, dataset=dataset)
-    inputs = inputs_of(mapping, files, dataset=dataset, source_name=source_name)
-    digest = content_digest(files, dataset=dataset, source_name=source_name)
+    tenant, dataset = under_way.tenant, under_way.dataset
+    mapping, name = mapping_of(came, under_way.source, dataset=dataset)
+    inputs = inputs_of(mapping, came.files, dataset=dataset, source_name=name)
+    digest = content_digest(inputs, mapping, dataset=dataset, source_name=name)
     if known := batches.with_content(engine, tenant, digest):
+        if known.rejected and not skip_bad_rows:
+            message = f"{_are_not_valid(known.rejected)}; batch {known.id} has the others."
+            raise InvalidRows(message, details=known.rejects)
         return known, False
-    batch = Batch(tenant, uuid7(), dataset, source_name, digest, created_at=_now())
+    if batches.is_known(engine, under_way.id):
+        raise BatchIdTaken
+    batch = Batch(
+        tenant, under_way.id, dataset, name, digest, created_at=under_way.created_at, bytes=under_way.received
+    )
     batches.begin(engine, batch)
     try:
-        batch = _loaded(engine, batch, mapping, inputs, skip_bad_rows=skip_bad_rows, secret=secret)
-    except BaseException:
-        batches.remove(engine, batch)
+        with staging.keys(engine, batch, padded_keys(secret, tenant.client_id)) as keys:
+            batch = _loaded(engine, batch, mapping, inputs, keys=keys, skip_bad_rows=skip_bad_rows)
+    except BaseException as error:
+        batches.fail(engine, batch, error)
         raise
     batches.complete(engine, batch)
     INGESTED.labels(dataset, "stored").inc(batch.rows)
@@ -101,96 +102,57 @@ def load(
     return batch, True
 
 
-def _now() -> datetime:
-    """To the millisecond, as ClickHouse keeps it."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
 def _loaded(
-    engine: Engine, batch: Batch, mapping: Source, inputs: Sequence[Input], *, skip_bad_rows: bool, secret: SecretStr
+    engine: Engine, batch: Batch, mapping: Source, inputs: Sequence[Input], *, keys: str, skip_bad_rows: bool
 ) -> Batch:
     """The batch with its rows in place, and counted."""
-    with _staged(engine, batch, inputs, secret) as staged:
-        stored = _insert(engine, batch, mapping, staged)
-        bad, rejected = _refused(engine, batch, mapping, staged, stored=stored)
+    stored = _loaded_in_place(engine, batch, mapping, inputs, keys=keys)
+    bad: list[Bad] = []
+    rejected = 0
+    if stored is None:
+        with staging.staged(engine, batch, inputs) as staged:
+            stored = _insert(engine, batch, mapping, staged, keys=keys)
+            bad, rejected = refused(engine, batch, mapping, staged, keys=keys, stored=stored)
     if rejected and (stored == 0 or not skip_bad_rows):
-        raise InvalidRows(_summary(rejected), details=_details(bad, inputs))
+        raise InvalidRows(
+            f"{_are_not_valid(rejected)}, and none was stored; see details.", details=details_of(bad, inputs)
+        )
     if stored == 0:
         raise EmptyFile(f"No row of the files is one of {batch.dataset}.")
-    return replace(batch, rows=stored, rejected=rejected, rejects=tuple(_details(bad, inputs)))
+    return replace(batch, rows=stored, rejected=rejected, rejects=tuple(details_of(bad, inputs)))
 
 
-# --- staging
+def _loaded_in_place(
+    engine: Engine, batch: Batch, mapping: Source, inputs: Sequence[Input], *, keys: str
+) -> int | None:
+    """Load in one pass over files that the engine reads itself; None when it cannot be done so.
 
-
-@contextmanager
-def _staged(engine: Engine, batch: Batch, inputs: Sequence[Input], secret: SecretStr) -> Iterator[dict[str, Staged]]:
-    """The files in staging tables, and the client's keys in one that is never on disk; all dropped in the end."""
-    tables = [f"{STAGE}{batch.id.hex}_{number}" for number in range(len(inputs))]
-    keys = _keys_table(batch)
-    try:
-        engine.command(f"CREATE TABLE {keys} (kind String, inner String, outer String) ENGINE = Memory")
-        # as data and not as parameters, which a server writes to its query log
-        engine.insert(keys, padded_keys(secret, batch.tenant.client_id))
-        staged = {given.name: _stage(engine, table, given) for table, given in zip(tables, inputs, strict=True)}
-        yield staged
-    finally:
-        for table in (keys, *tables):
-            engine.command(f"DROP TABLE IF EXISTS {table} SYNC")
-
-
-def _stage(engine: Engine, table: str, given: Input) -> Staged:
-    """Copy a file into a table of texts. Columns that are not read are EPHEMERAL: parsed, and stored nowhere.
-
-    `_row` counts the file's rows; `_shape` is 0 for a row as long as the header, 3 for a blank line, else as in SHAPES.
+    It can when no row is bad, and no file is looked up from another: this is the way of most files, and costs little
+    more than the engine's own INSERT … FROM file. Any other is staged, to be looked at closely.
     """
-    names = [f"c{number}" for number in range(len(given.header))]
-    first_use = {name: number for number, name in reversed(list(enumerate(given.header)))}
-    kept = {number for name, number in first_use.items() if name in given.kept}
-    last = len(names) - 1
-    columns = [
-        f"{name} String "
-        + ("DEFAULT" if number in kept else "EPHEMERAL")
-        + (f" '{MISSING}'" if number == last else " ''")
-        for number, name in enumerate(names)
-    ]
-    engine.command(
-        f"CREATE TABLE {table} ({', '.join(columns)}, beyond String EPHEMERAL '{MISSING}', "
-        "_row UInt64 DEFAULT rowNumberInAllBlocks(), "
-        f"_shape UInt8 DEFAULT multiIf(beyond != '{MISSING}', 2, {names[last]} != '{MISSING}', 0, "
-        f"concat('', {', '.join(names)}) = '{MISSING}', 3, 1)"
-        ") ENGINE = MergeTree ORDER BY tuple()"
-    )
-    given.uploaded.file.seek(0)
+    if not engine.reads_files or any(rows.lookups for rows in mapping.rows_of(batch.dataset)):
+        return None
     try:
-        engine.insert_csv(table, [*names, "beyond"], given.uploaded.file)
-    except MalformedCsv:
-        line = malformed_line(given.uploaded.file)
-        details = [ProblemDetail(field=place(given.name, line), issue="is not CSV", code="malformed")] if line else []
-        raise InvalidCsv(
-            "A quoted field must end where the field ends; write a quote in it twice.", details=details
-        ) from None
-    return Staged(given.name, table, {given.header[number]: names[number] for number in kept})
-
-
-def _keys_table(batch: Batch) -> str:
-    return f"{STAGE}{batch.id.hex}_keys"
+        for given in inputs:
+            _insert(engine, batch, mapping, {given.name: staging.in_place(given)}, keys=keys, strict=True)
+    except RowsRefused:
+        batches.drop_rows(engine, batch)
+        return None
+    return batches.count_rows(engine, batch)
 
 
 # --- loading
 
 
-def _sources(mapping: Source, batch: Batch, staged: Mapping[str, Staged]) -> Iterator[tuple[Rows, Sql]]:
+def sources_of(mapping: Source, batch: Batch, staged: Mapping[str, Staged]) -> Iterator[tuple[Rows, Sql]]:
     """Each file whose rows are rows of the dataset, with how."""
     for rows in mapping.rows_of(batch.dataset):
         for file in staged.values():
-            if rows.rows in (ANY_FILE, file.name):
-                yield rows, Sql(staged, file, mapping.maps)
+            if rows.fits(file.name):
+                yield rows, Sql(staged, file, mapping.maps, dict(file.parameters))
 
 
-def _with_keys(batch: Batch) -> str:
-    table = _keys_table(batch)
+def with_keys(table: str) -> str:
     scalars = [
         f"(SELECT unhex({half}) FROM {table} WHERE kind = '{kind}') AS {kind}_{half}"
         for kind in HASHED_KINDS
@@ -199,27 +161,31 @@ def _with_keys(batch: Batch) -> str:
     return f"WITH {', '.join(scalars)}"
 
 
-def _insert(engine: Engine, batch: Batch, mapping: Source, staged: Mapping[str, Staged]) -> int:
-    """Load every good row; answers how many."""
+def _insert(
+    engine: Engine,
+    batch: Batch,
+    mapping: Source,
+    staged: Mapping[str, Staged],
+    *,
+    keys: str,
+    strict: bool = False,
+) -> int:
+    """Load every good row, or with `strict` none but all; answers how many. Raises RowsRefused."""
     names = [column.name for column in COLUMNS[batch.dataset]]
     targets = ", ".join(["client_id", "prospect_id", "batch_id", *(f"`{name}`" for name in names)])
-    for rows, sql in _sources(mapping, batch, staged):
-        select = rows.select(batch.dataset, sql)
-        engine.command(
-            f"INSERT INTO {batch.dataset} ({targets}) {_with_keys(batch)} "
+    for rows, sql in sources_of(mapping, batch, staged):
+        engine.load(
+            f"INSERT INTO {batch.dataset} ({targets}) {with_keys(keys)} "
             f"SELECT {{client:UUID}}, {{prospect:UUID}}, {{batch:UUID}}, "
-            f"{', '.join(f'v_{name}' for name in names)} FROM ({select}) WHERE NOT bad",
+            f"{', '.join(f'v_{name}' for name in names)} FROM ({select(rows, batch.dataset, sql)}) "
+            f"WHERE {'throwIf(bad) = 0' if strict else 'NOT bad'}",
             sql.parameters | batches.parameters(batch.tenant, batch=batch.id),
         )
-    count = engine.row(
-        f"SELECT count() AS rows FROM {batch.dataset} WHERE {OF_TENANT} AND batch_id = {{batch:UUID}}",
-        batches.parameters(batch.tenant, batch=batch.id),
-    )
-    return int(count["rows"])
+    return batches.count_rows(engine, batch)
 
 
-def _refused(
-    engine: Engine, batch: Batch, mapping: Source, staged: Mapping[str, Staged], *, stored: int
+def refused(
+    engine: Engine, batch: Batch, mapping: Source, staged: Mapping[str, Staged], *, keys: str, stored: int
 ) -> tuple[list[Bad], int]:
     """The first MAX_REJECTS rows that were not loaded, and how many there are. Cheap when there are none."""
     bad: list[Bad] = []
@@ -233,26 +199,26 @@ def _refused(
         rejected += int(shapes[0]["total"]) if shapes else 0
         bad += [Bad(file.name, row["_row"], "", *SHAPES[row["_shape"]]) for row in shapes]
     taken = sum(
-        int(engine.row(rows.count(sql), sql.parameters)["rows"]) for rows, sql in _sources(mapping, batch, staged)
+        int(engine.row(count(rows, sql), sql.parameters)["rows"]) for rows, sql in sources_of(mapping, batch, staged)
     )
-    for rows, sql in _sources(mapping, batch, staged):
+    for rows, sql in sources_of(mapping, batch, staged):
         if taken > stored:
-            bad += _bad_rows(engine, batch, rows, sql)
-        for file, column, query in rows.lost(sql):
-            lost = engine.rows(
+            bad += _bad_rows(engine, batch, rows, sql, keys=keys)
+        for file, column, query in lost(rows, sql):
+            found = engine.rows(
                 f"SELECT *, count() OVER () AS total FROM ({query}) ORDER BY row LIMIT {MAX_REJECTS}", sql.parameters
             )
-            rejected += int(lost[0]["total"]) if lost else 0
+            rejected += int(found[0]["total"]) if found else 0
             issues = {**ISSUES, "no_such_row": "is of a row that no row of the dataset belongs to"}
-            bad += [Bad(file.name, row["row"], column, row["code"], issues[row["code"]]) for row in lost]
+            bad += [Bad(file.name, row["row"], column, row["code"], issues[row["code"]]) for row in found]
     bad.sort(key=lambda one: (one.name, one.row))
     return bad[:MAX_REJECTS], rejected + taken - stored
 
 
-def _bad_rows(engine: Engine, batch: Batch, rows: Rows, sql: Sql) -> Iterator[Bad]:
+def _bad_rows(engine: Engine, batch: Batch, rows: Rows, sql: Sql, *, keys: str) -> Iterator[Bad]:
     problems = problems_of(batch.dataset)
     found = engine.rows(
-        f"{_with_keys(batch)} SELECT row, problems FROM ({rows.select(batch.dataset, sql)}) WHERE bad "
+        f"{with_keys(keys)} SELECT row, problems FROM ({select(rows, batch.dataset, sql)}) WHERE bad "
         f"ORDER BY row LIMIT {MAX_REJECTS}",
         sql.parameters,
     )
@@ -268,18 +234,17 @@ def _bad_rows(engine: Engine, batch: Batch, rows: Rows, sql: Sql) -> Iterator[Ba
 # --- naming lines
 
 
-def _summary(rejected: int) -> str:
-    return f"{rejected} row{' is' if rejected == 1 else 's are'} not valid, and none was stored; see details."
+def _are_not_valid(rejected: int) -> str:
+    return f"{rejected} row{' is' if rejected == 1 else 's are'} not valid"
 
 
-def _details(bad: Sequence[Bad], inputs: Sequence[Input]) -> list[ProblemDetail]:
+def details_of(bad: Sequence[Bad], inputs: Sequence[Input]) -> list[ProblemDetail]:
     """Where and why, as answers say it."""
     details: list[ProblemDetail] = []
     for given in inputs:
         here = [one for one in bad if one.name == given.name]
-        lines = lines_of(given.uploaded.file, {one.row for one in here}) if here else {}
+        lines = lines_of(given, {one.row for one in here}) if here else {}
         details += [
-            ProblemDetail(field=place(one.name, lines[one.row], one.column), issue=one.issue, code=one.code)
-            for one in here
+            ProblemDetail(field=given.place(lines[one.row], one.column), issue=one.issue, code=one.code) for one in here
         ]
     return details[:MAX_REJECTS]

@@ -3,19 +3,24 @@
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Final
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Final
 
+from analytics_service import parquet
 from analytics_service.datasets import Dataset
 from analytics_service.mappings import ANY_FILE, Source
-from analytics_service.uploads import Uploaded
+from analytics_service.unpacking import Uploaded
 from triton_common.errors import Unprocessable
 from triton_common.schemas import ProblemDetail
 
 MAX_HEADER: Final = 1 << 20  # bytes; a thousand columns with room to spare
 MAX_COLUMNS: Final = 1_000
+LOOKED_AT: Final = 100  # rows of NDJSON, whose keys are its header
 
 
 class EmptyFile(Unprocessable):
@@ -42,14 +47,25 @@ class InvalidCsv(Unprocessable):
     """The file is not CSV."""
 
 
+class InvalidNdjson(Unprocessable):
+    """The file is not NDJSON: a JSON object a line."""
+
+
 @dataclass(frozen=True)
 class Input:
-    """A file of the call, and which of its columns are kept."""
+    """A file of the call, and which of its columns are kept; those in `lists` hold several values a row."""
 
     uploaded: Uploaded
     name: str
     header: Sequence[str]
     kept: frozenset[str]
+    lists: frozenset[str] = frozenset()
+
+    def place(self, line: int, column: str = "") -> str:
+        """`line 12, column paid`; with the file's name before it where there are several. Parquet has no lines."""
+        number = f"row {line}" if self.uploaded.kind == "parquet" else f"line {line}"
+        file = [f"{self.name}.{self.uploaded.kind}"] if self.name else []
+        return ", ".join([*file, number, *([f"column {column}"] if column else [])])
 
 
 def inputs_of(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> list[Input]:
@@ -60,10 +76,21 @@ def inputs_of(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset, s
     names = _any_names(files) if any_file else _known_names(mapping, files, dataset=dataset, source_name=source_name)
     inputs: list[Input] = []
     for name, uploaded in zip(names, files, strict=True):
-        header = _header(uploaded.file)
         needed, read = mapping.columns_of(ANY_FILE if any_file else name, dataset)
-        _check_header(header, needed, name=name)
-        inputs.append(Input(uploaded, name, header, frozenset(read & set(header))))
+        lists: frozenset[str] = frozenset()
+        match uploaded.kind:
+            case "parquet":
+                footer = parquet.footer(uploaded.path)
+                header = [column for column in footer.columns if column not in footer.nested]
+                lists = footer.lists
+            case "ndjson":
+                # a key that comes later for the first time is read too; what is needed must be there from the start
+                header = [*(keys := sorted(_keys(uploaded) & read)), *sorted(read - needed - set(keys))]
+            case _:
+                header = _header(uploaded)
+        given = Input(uploaded, name, header, frozenset(read & set(header)), lists)
+        _check_header(given, needed)
+        inputs.append(given)
     return inputs
 
 
@@ -80,7 +107,7 @@ def _known_names(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset
     known = mapping.files_of(dataset)
     names = [file.name or (known[0] if len(known) == 1 else "") for file in files]
     for name in names:
-        if name not in known:
+        if not any(fnmatchcase(name, one) for one in known):
             given = f"{name}.csv" if name else "A body without a file name"
             wanted = ", ".join(f"{one}.csv" for one in known)
             raise UnknownFile(
@@ -88,7 +115,7 @@ def _known_names(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset
             )
         if names.count(name) > 1:
             raise UnknownFile(f"{name}.csv is there twice.")
-    given_rows = [rows for rows in mapping.rows_of(dataset) if rows.rows in names]
+    given_rows = [rows for rows in mapping.rows_of(dataset) if any(rows.fits(name) for name in names)]
     if not given_rows:
         wanted = " or ".join(f"{rows.rows}.csv" for rows in mapping.rows_of(dataset))
         raise MissingFile(f"{source_name} {dataset} needs {wanted}.")
@@ -98,9 +125,26 @@ def _known_names(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset
     return names
 
 
-def _header(file: IO[bytes]) -> list[str]:
-    file.seek(0)
-    beginning = file.read(MAX_HEADER)
+def _keys(uploaded: Uploaded) -> set[str]:
+    """The keys of the first rows."""
+    keys: set[str] = set()
+    rows = 0
+    with uploaded.open() as file:
+        for line in islice(iter(lambda: file.readline(MAX_HEADER), b""), LOOKED_AT):
+            try:
+                row = json.loads(line.decode("utf-8-sig")) if line.strip() else {}
+                keys |= row.keys()
+            except (ValueError, AttributeError, RecursionError):
+                raise InvalidNdjson from None
+            rows += bool(line.strip())
+    if not rows:
+        raise EmptyFile("The file is empty.")
+    return keys
+
+
+def _header(uploaded: Uploaded) -> list[str]:
+    with uploaded.open() as file:
+        beginning = file.read(MAX_HEADER)
     if not beginning.strip():
         raise EmptyFile("The file is empty.")
     # what is not text further down is a row's matter, and a character may be cut at the end of what was read
@@ -116,9 +160,10 @@ def _header(file: IO[bytes]) -> list[str]:
     return header
 
 
-def _check_header(header: Sequence[str], needed: set[str], *, name: str) -> None:
+def _check_header(given: Input, needed: set[str]) -> None:
+    header = given.header
     details = [
-        ProblemDetail(field=place(name, 1, column), issue=issue, code=code)
+        ProblemDetail(field=given.place(1, column), issue=issue, code=code)
         for code, issue, columns in (
             ("missing_column", "is missing in the header", sorted(needed - set(header))),
             ("repeated_column", "is there more than once", sorted({c for c in needed if header.count(c) > 1})),
@@ -130,31 +175,25 @@ def _check_header(header: Sequence[str], needed: set[str], *, name: str) -> None
         raise MissingColumn(f"The header must have each of these columns once: {columns}.", details=details)
 
 
-def content_digest(files: Sequence[Uploaded], *, dataset: Dataset, source_name: str) -> str:
-    """SHA-256 of what a call brings, in hexadecimal; the order of its files does not matter."""
+def content_digest(inputs: Sequence[Input], mapping: Source, *, dataset: Dataset, source_name: str) -> str:
+    """SHA-256 of what a call brings, in hexadecimal. Neither the order of its files matters, nor their names where the
+    source knows none."""
+    named = mapping.files_of(dataset) != [ANY_FILE]
     whole = hashlib.sha256(f"{dataset}\n{source_name}\n".encode())
-    for name, digest in sorted((file.name, _digest(file.file)) for file in files):
+    for name, digest in sorted((given.name if named else "", given.uploaded.sha256) for given in inputs):
         whole.update(f"{name}\n{digest}\n".encode())
     return whole.hexdigest()
 
 
-def _digest(file: IO[bytes]) -> str:
-    file.seek(0)
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def place(name: str, line: int, column: str = "") -> str:
-    """`line 12, column paid`; with the file's name before it where there are several."""
-    return ", ".join([*([f"{name}.csv"] if name else []), f"line {line}", *([f"column {column}"] if column else [])])
-
-
-def lines_of(file: IO[bytes], rows: set[int]) -> dict[int, int]:
-    """The line on which each row begins, the header's being 1: a quoted field may span several."""
+def lines_of(given: Input, rows: set[int]) -> dict[int, int]:
+    """The line on which each row begins: a quoted field of CSV may span several, and its header's is 1."""
+    match given.uploaded.kind:
+        case "parquet":
+            return {row: row + 1 for row in rows}
+        case "ndjson":
+            return _lines_of_ndjson(given, rows)
     lines: dict[int, int] = {}
-    with _text(file) as text:
+    with _text(given) as text:
         reader = csv.reader(text)
         next(reader)
         try:
@@ -170,9 +209,17 @@ def lines_of(file: IO[bytes], rows: set[int]) -> dict[int, int]:
     return {row: lines.get(row, row + 2) for row in rows}
 
 
-def malformed_line(file: IO[bytes]) -> int:
+def _lines_of_ndjson(given: Input, rows: set[int]) -> dict[int, int]:
+    with given.uploaded.open() as file:
+        filled = (number for number, line in enumerate(file, start=1) if line.strip())
+        return {row: line for row, line in enumerate(filled) if row in rows}
+
+
+def malformed_line(given: Input) -> int:
     """The first line that Python's reader will not take either; 0 when it takes all."""
-    with _text(file) as text:
+    if given.uploaded.kind == "ndjson":
+        return _malformed_ndjson(given)
+    with _text(given) as text:
         reader = csv.reader(text, strict=True)
         try:
             for _ in reader:
@@ -182,11 +229,18 @@ def malformed_line(file: IO[bytes]) -> int:
     return 0
 
 
+def _malformed_ndjson(given: Input) -> int:
+    with given.uploaded.open() as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                if line.strip() and not isinstance(json.loads(line.decode("utf-8-sig")), dict):
+                    return number
+            except (ValueError, RecursionError):
+                return number
+    return 0
+
+
 @contextmanager
-def _text(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
-    file.seek(0)
-    text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
-    try:
+def _text(given: Input) -> Iterator[io.TextIOWrapper]:
+    with given.uploaded.path.open(encoding="utf-8", errors="replace", newline="") as text:
         yield text
-    finally:
-        text.detach()  # or it would close the file

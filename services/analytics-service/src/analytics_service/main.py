@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from loguru import logger
 
-from analytics_service import batches
+from analytics_service import batches, schema
 from analytics_service.clickhouse import ClickHouse
+from analytics_service.loads import Loads
 from analytics_service.prospects import Prospects
-from analytics_service.routes import UPLOAD_PATHS, router
+from analytics_service.routes import ingest, reports
 from analytics_service.settings import Settings
 from analytics_service.uploads import spool_folder
 from triton_common.app import create_app
@@ -30,11 +32,22 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 readers=settings.readers,
                 waiting=settings.waiting,
                 query_timeout=settings.query_timeout,
+                query_limits={
+                    "max_memory_usage": settings.query_memory_bytes,
+                    "max_bytes_before_external_group_by": settings.query_memory_bytes // 2,
+                    "max_rows_to_read": settings.query_rows,
+                },
+                cluster=settings.clickhouse_cluster,
             ) as app.state.clickhouse,
             ServiceClient(settings.jobs_url) as jobs,
         ):
+            await app.state.clickhouse.write(partial(schema.migrate, cluster=settings.clickhouse_cluster))
+            await app.state.clickhouse.write(
+                partial(schema.retain, retention=settings.retention, cluster=settings.clickhouse_cluster)
+            )
             await app.state.clickhouse.write(batches.sweep)
             app.state.prospects = Prospects(jobs)
+            app.state.loads = Loads()
             yield
 
 
@@ -52,8 +65,8 @@ def build(settings: Settings | None = None) -> FastAPI:
         name="analytics-service",
         version=version("analytics-service"),
         description="The prospects' data: ingest and reports",
-        routers=[router],
+        routers=[reports.router, ingest.router],
         lifespan=lifespan,
         readiness=[clickhouse],
-        uploads=(UPLOAD_PATHS, settings.max_upload_bytes),
+        uploads=(ingest.UPLOAD_PATHS, settings.max_upload_bytes),
     )

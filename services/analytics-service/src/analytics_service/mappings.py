@@ -1,58 +1,42 @@
-"""Named column mappings, one TOML file a source, and how they become SQL over the staged files.
+"""Mappings, one TOML file a source: the words they are made of, and what makes one valid.
 
 A mapping says which file's rows are the dataset's rows, which other files are looked up, and which text each column of
-the dataset takes. It holds no SQL, and what it holds reaches ClickHouse as bound parameters.
+the dataset takes. It holds no SQL, and what it holds reaches ClickHouse as bound parameters (`selects.py`).
+docs/mappings.md tells how to write one.
 """
 
-# ruff: noqa: S608  the SQL put together here is made of our own words; values are bound
-
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from analytics_service.datasets import COLUMNS, MOST, Column, Dataset, problem_codes
+from analytics_service.datasets import COLUMNS, Dataset
 from triton_common.errors import Unprocessable
+from triton_common.schemas import ProblemDetail
 
 ANY_FILE: Final = "*"
+ANY_VALUE: Final = "*"
+OWN: Final = "own"
+MOST_PROBLEMS: Final = 100
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Alias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+Constant = Annotated[str, StringConstraints(max_length=500)]
+Conditions = dict[Name, list[Constant]]
+"""Values that columns may have; `["*"]` is any but none."""
+
+
+class InvalidMapping(Unprocessable):
+    """The mapping is not valid."""
 
 
 class UnknownSource(Unprocessable):
     """There is no source of this name, or it does not have this dataset."""
-
-
-@dataclass(frozen=True)
-class Staged:
-    """A file in its staging table: `columns` maps the header's names to the table's."""
-
-    name: str
-    table: str
-    columns: Mapping[str, str]
-
-
-@dataclass
-class Sql:
-    """Parameters of a statement that is being put together, and what its columns' texts are read from."""
-
-    staged: Mapping[str, Staged]
-    base: Staged
-    maps: Mapping[str, Mapping[str, str]]
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-    def bind(self, value: str | Sequence[str]) -> str:
-        """A placeholder for a value."""
-        name = f"p{len(self.parameters)}"
-        self.parameters[name] = value if isinstance(value, str) else list(value)
-        return f"{{{name}:{'String' if isinstance(value, str) else 'Array(String)'}}}"
-
-    def where(self, conditions: Mapping[str, list[str]], file: Staged, *, alias: str) -> str:
-        """The rows of a file that are whole and have these values."""
-        tests = [f"{alias}.{file.columns[name]} IN {self.bind(values)}" for name, values in conditions.items()]
-        return " AND ".join([f"{alias}._shape = 0", *tests])
 
 
 class Part(BaseModel):
@@ -68,254 +52,144 @@ class Lookup(Part):
     column over all of them. A sum goes to the first of the rows that share its key, so that nothing counts twice.
     """
 
-    file: str
-    on: dict[str, str] = Field(min_length=1)
-    where: dict[str, list[str]] = {}
+    file: Name
+    on: dict[Name, Name] = Field(min_length=1, max_length=8)
+    where: Conditions = {}
     optional: bool = False
-    lowest: str | None = None
-    sum: str | None = None
+    lowest: Name | None = None
+    sum: Name | None = None
 
 
 class When(Part):
     """The text only in rows where columns have these values."""
 
-    when: dict[str, list[str]] = {}
+    when: Conditions = {}
 
 
 class Value(Part):
     """A constant; with `differ`, only in rows where two columns differ."""
 
-    value: str
-    differ: tuple[str, str] | None = None
+    value: Constant
+    differ: tuple[Name, Name] | None = None
 
 
 class From(When):
     """A column's text, translated by the source's maps that `map` names, one after another; what one does not know is
     empty."""
 
-    column: str = Field(alias="from")
+    column: Name = Field(alias="from")
     map: str | list[str] = []
 
 
 class Join(Part):
     """Several columns' texts, empty ones left out, with something between."""
 
-    join: list[str]
-    between: str = Field(default=";", alias="with")
+    join: list[Name] = Field(min_length=1, max_length=64)
+    between: str = Field(default=";", alias="with", max_length=8)
 
 
 class Minus(Part):
     """The first column's number less the second's."""
 
-    minus: tuple[str, str]
+    minus: tuple[Name, Name]
+
+
+class Plus(Part):
+    """Several columns' numbers together; an empty one is 0."""
+
+    plus: list[Name] = Field(min_length=1, max_length=16)
+
+
+class Ymd(Part):
+    """A date of eight digits, 20080911."""
+
+    ymd: Name
 
 
 class Days(Part):
     """Midnights between two times."""
 
-    days: tuple[str, str]
+    days: tuple[Name, Name]
 
 
-One = str | Value | From | Join | Minus | Days
+One = Name | Value | From | Join | Minus | Plus | Ymd | Days
 Text = One | list[One]
 """A column by its name, or something made of columns; of a list the first that is not empty. `lookup.COLUMN` is a
 column of a looked-up row."""
 
 
 class Rows(Part):
-    """Rows of a file that are rows of a dataset."""
+    """Rows of a file that are rows of a dataset. `rows` is the file's name; with * in it several may fit."""
 
-    rows: str
-    where: dict[str, list[str]] = {}
-    lookups: dict[str, Lookup] = {}
+    rows: Name
+    where: Conditions = {}
+    lookups: dict[Alias, Lookup] = Field(default={}, max_length=16)
     columns: dict[str, Text]
 
     @model_validator(mode="before")
     @classmethod
-    def same_names(cls, data: Any) -> Any:
+    def samenames_of(cls, data: Any) -> Any:
         """A list of columns means that each is named like the dataset's."""
         if isinstance(data, dict) and isinstance(data.get("columns"), list):
             return data | {"columns": {name: name for name in data["columns"]}}
         return data
 
+    def fits(self, file: str) -> bool:
+        """Whether rows of a file of this name are meant."""
+        return self.rows in (file, ANY_FILE) or fnmatchcase(file, self.rows)
+
     def needs(self, file: str, dataset: Dataset) -> set[str]:
         """Columns that a file must have: what chooses, joins and adds rows, and what required columns are made of."""
         needed = {*self.where, *(name for lookup in self.lookups.values() for name in lookup.on)}
-        needed = needed if file == self.rows else set()
+        needed = needed if self.fits(file) else set()
         for lookup in self.lookups.values():
             if lookup.file == file:
                 needed |= {*lookup.where, *lookup.on.values()}
                 needed |= {name for name in (lookup.lowest, lookup.sum) if name}
         required = [self.columns[column.name] for column in COLUMNS[dataset] if column.required]
-        return needed | self._of(file, (name for text in required for name in _essential(text)))
+        return needed | self._of(file, (name for text in required for name in essential(text)))
 
     def reads(self, file: str, dataset: Dataset) -> set[str]:
         """Columns of a file that the mapping makes something of. No other is ever stored."""
-        names = (name for text in self.columns.values() for name in _names(text))
+        names = (name for text in self.columns.values() for name in names_of(text))
         return self.needs(file, dataset) | self._of(file, names)
 
     def _of(self, file: str, names: Iterable[str]) -> set[str]:
-        return {_column(name) for name in names if self._file_of(name) == file}
-
-    def select(self, dataset: Dataset, sql: Sql) -> str:
-        """Typed rows: `row`, a v_ column for each of the dataset's, `problems` by number in `problems_of(dataset)`."""
-        texts = self._texts(dataset, sql)
-        columns = COLUMNS[dataset]
-        values = [f"{column.value(f't_{column.name}')} AS v_{column.name}" for column in columns]
-        conditions = [condition for _, _, condition in problems_of(dataset)]
-        numbered = ", ".join(f"if({condition}, {n}, 0)" for n, condition in enumerate(conditions, start=1))
-        return (
-            f"SELECT row, {', '.join(values)}, "
-            f"{' OR '.join(f'({condition})' for condition in conditions)} AS bad, "
-            f"arrayFilter(n -> n > 0, [{numbered}]) AS problems FROM ({texts})"
-        )
-
-    def count(self, sql: Sql) -> str:
-        """How many rows there are to take."""
-        return f"SELECT count() AS rows FROM {sql.base.table} AS s WHERE {sql.where(self.where, sql.base, alias='s')}"
-
-    def lost(self, sql: Sql) -> Iterator[tuple[Staged, str, str]]:
-        """For each column that is summed up: its file, its name, and the query of its bad rows: `row`, `code`.
-
-        A row that cannot be added, or that no row of ours claims, would be money lost.
-        """
-        for lookup in self.lookups.values():
-            if lookup.sum is None or lookup.file not in sql.staged:
-                continue
-            file = sql.staged[lookup.file]
-            amount = f"l.{file.columns[lookup.sum]}"
-            number = f"toDecimal64OrNull({amount}, 4)"
-            theirs = ", ".join(f"l.{file.columns[name]}" for name in lookup.on.values())
-            ours = ", ".join(f"s.{sql.base.columns[name]}" for name in lookup.on)
-            base = f"SELECT {ours} FROM {sql.base.table} AS s WHERE {sql.where(self.where, sql.base, alias='s')}"
-            code = (
-                f"multiIf({amount} != '' AND isNull({number}), 'invalid_number', ifNull({number} < 0, 0), 'negative', "
-                f"ifNull({number} > {MOST}, 0), 'too_large', ({theirs}) NOT IN ({base}), 'no_such_row', '')"
-            )
-            where = sql.where(lookup.where, file, alias="l")
-            query = f"SELECT l._row AS row, {code} AS code FROM {file.table} AS l WHERE {where} AND code != ''"
-            yield file, lookup.sum, query
+        found: set[str] = set()
+        for name in names:
+            lookup = self.lookup_of(name)
+            if lookup.file == file if lookup else self.fits(file):
+                found.add(column_of(name))
+        return found
 
     def source_of(self, target: str) -> str:
         """How the file calls what a column of the dataset is made of, for messages."""
-        names = _names(self.columns.get(target, target))
-        return _column(names[0]) if names else target
+        names = names_of(self.columns.get(target, target))
+        return column_of(names[0]) if names else target
 
-    def _texts(self, dataset: Dataset, sql: Sql) -> str:
-        taken: list[str] = []
-        for column in COLUMNS[dataset]:
-            text = self._text(self.columns[column.name], sql) if column.name in self.columns else "''"
-            if column.default:
-                text = f"if(({text}) = '', {sql.bind(column.default)}, {text})"
-            taken.append(f"{text} AS t_{column.name}")
-        joins = "".join(self._join(alias, lookup, sql) for alias, lookup in self.lookups.items())
-        where = sql.where(self.where, sql.base, alias="s")
-        return f"SELECT s._row AS row, {', '.join(taken)} FROM {sql.base.table} AS s{joins} WHERE {where}"
-
-    def _text(self, text: Text, sql: Sql) -> str:  # noqa: PLR0911  a kind of text each
-        match text:
-            case str():
-                return self._reference(text, sql)
-            case list():
-                parts = [f"nullIf({self._text(part, sql)}, '')" for part in text]
-                return f"coalesce({', '.join(parts)}, '')"
-            case Value(value=value, differ=None):
-                return sql.bind(value)
-            case Value(value=value, differ=(left, right)):
-                return f"if({self._reference(left, sql)} != {self._reference(right, sql)}, {sql.bind(value)}, '')"
-            case From():
-                taken = self._reference(text.column, sql)
-                for name in [text.map] if isinstance(text.map, str) else text.map:
-                    meaning = sql.maps[name]
-                    known, meant = sql.bind(list(meaning)), sql.bind(list(meaning.values()))
-                    taken = f"transform({taken}, {known}, {meant}, '')"
-                tests = [f"{self._reference(name, sql)} IN {sql.bind(values)}" for name, values in text.when.items()]
-                return f"if({' AND '.join(tests)}, {taken}, '')" if tests else taken
-            case Join():
-                parts = [self._reference(name, sql) for name in text.join]
-                return f"arrayStringConcat(arrayFilter(x -> x != '', [{', '.join(parts)}]), {sql.bind(text.between)})"
-            case Minus(minus=(left, right)):
-                a, b = self._reference(left, sql), self._reference(right, sql)
-                b = f"if({b} = '', '0', {b})"
-                # what is no number stays none: the two texts in a row are refused by the column they go to
-                number = f"toString(toDecimal64OrNull({a}, 4) - toDecimal64OrNull({b}, 4))"
-                return f"if({a} = '', '', ifNull({number}, concat({a}, '?', {b})))"
-            case Days(days=(start, end)):
-                times = [f"parseDateTime64BestEffortOrNull({self._reference(n, sql)}, 3, 'UTC')" for n in (start, end)]
-                return f"ifNull(toString(dateDiff('day', {times[0]}, {times[1]}, 'UTC')), '')"
-        raise AssertionError("unreachable")
-
-    def _reference(self, name: str, sql: Sql) -> str:
-        """SQL of a column's text; empty when its file or it is not there."""
-        lookup = self._lookup_of(name)
-        if lookup is None:
-            column = sql.base.columns.get(name)
-            return f"trimBoth(s.{column})" if column else "''"
-        file = sql.staged.get(lookup.file)
-        column = file.columns.get(_column(name)) if file else None
-        if column is None:
-            return "''"
-        taken = f"{_alias(name)}.{column}"
-        if lookup.sum is None:
-            return f"trimBoth({taken})"
-        keys = ", ".join(f"s.{sql.base.columns[ours]}" for ours in lookup.on)
-        firsts = (
-            f"SELECT min(s._row) FROM {sql.base.table} AS s "
-            f"WHERE {sql.where(self.where, sql.base, alias='s')} GROUP BY {keys}"
-        )
-        return f"if(s._row IN ({firsts}), {taken}, '')"
-
-    def _join(self, alias: str, lookup: Lookup, sql: Sql) -> str:
-        file = sql.staged.get(lookup.file)
-        if file is None:
-            return ""
-        keys = [f"l.{file.columns[name]}" for name in lookup.on.values()]
-        read = sorted(
-            {
-                file.columns[_column(name)]
-                for text in self.columns.values()
-                for name in _names(text)
-                if _alias(name) == alias and _column(name) in file.columns
-            }
-        )
-        if lookup.sum:
-            amount = file.columns[lookup.sum]
-            number = f"toDecimal64OrZero(l.{amount}, 4)"
-            taken = [f"toString(sumIf({number}, {number} BETWEEN 0 AND {MOST})) AS {amount}"]
-        elif lookup.lowest:
-            taken = [f"argMin(l.{name}, toInt64OrZero(l.{file.columns[lookup.lowest]})) AS {name}" for name in read]
-        else:
-            taken = [f"any(l.{name}) AS {name}" for name in read]
-        named = [f"{key} AS k{n}" for n, key in enumerate(keys)]
-        on = " AND ".join(f"s.{sql.base.columns[ours]} = {alias}.k{n}" for n, ours in enumerate(lookup.on))
-        return (
-            f" LEFT ANY JOIN (SELECT {', '.join([*named, *taken])} FROM {file.table} AS l "
-            f"WHERE {sql.where(lookup.where, file, alias='l')} GROUP BY {', '.join(keys)}) AS {alias} ON {on}"
-        )
-
-    def _lookup_of(self, name: str) -> Lookup | None:
-        return self.lookups.get(_alias(name))
-
-    def _file_of(self, name: str) -> str:
-        lookup = self._lookup_of(name)
-        return lookup.file if lookup else self.rows
+    def lookup_of(self, name: str) -> Lookup | None:
+        return self.lookups.get(alias_of(name))
 
 
-def _alias(name: str) -> str:
-    return name.partition(".")[0] if "." in name else ""
+def alias_of(name: str) -> str:
+    """The lookup's name in `lookup.COLUMN`; empty for a column of the row itself, whatever dots its name has."""
+    found = re.match(r"([a-z][a-z0-9_]*)[.]", name)
+    return found[1] if found else ""
 
 
-def _column(name: str) -> str:
-    return name.rpartition(".")[2]
+def column_of(name: str) -> str:
+    """The column's name, without the lookup's."""
+    alias = alias_of(name)
+    return name.removeprefix(f"{alias}.") if alias else name
 
 
-def _names(text: Text) -> list[str]:
+def names_of(text: Text) -> list[str]:  # noqa: PLR0911  a kind of text each
     """Every column that a text is made of."""
     match text:
         case str():
             return [text]
         case list():
-            return [name for part in text for name in _names(part)]
+            return [name for part in text for name in names_of(part)]
         case Value(differ=differ):
             return list(differ or ())
         case From():
@@ -324,25 +198,35 @@ def _names(text: Text) -> list[str]:
             return text.join
         case Minus(minus=pair) | Days(days=pair):
             return list(pair)
+        case Plus(plus=several):
+            return several
+        case Ymd(ymd=name):
+            return [name]
     raise AssertionError("unreachable")
 
 
-def _essential(text: Text) -> list[str]:
+def essential(text: Text) -> list[str]:
     """The columns without which there would be no text: of a list the first's, none if it ends in a constant."""
     if isinstance(text, list):
-        return [] if isinstance(text[-1], Value) else _names(text[0])
-    return _names(text)
+        return [] if isinstance(text[-1], Value) else names_of(text[0])
+    return names_of(text)
 
 
 class Source(Part):
     """A mapping file."""
 
-    description: str
-    maps: dict[str, dict[str, str]] = {}
-    claims: list[Rows] = []
-    clinical: list[Rows] = []
-    utilization: list[Rows] = []
-    pharmacy: list[Rows] = []
+    description: str = ""
+    maps: dict[str, dict[Constant, Constant]] = {}
+    claims: list[Rows] = Field(default=[], max_length=64)
+    clinical: list[Rows] = Field(default=[], max_length=64)
+    utilization: list[Rows] = Field(default=[], max_length=64)
+    pharmacy: list[Rows] = Field(default=[], max_length=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def repeated(cls, data: Any) -> Any:
+        """`repeat = 13` stands for the numbers 1 to 13 in place of {n}: a file that has a row's lines side by side."""
+        return {key: _repeated(value) if key in COLUMNS else value for key, value in data.items()}
 
     def rows_of(self, dataset: Dataset) -> list[Rows]:
         """How the dataset's rows are found."""
@@ -386,11 +270,68 @@ def source(name: str, *, dataset: Dataset) -> Source:
     return found
 
 
-@cache
-def problems_of(dataset: Dataset) -> list[tuple[Column, str, str]]:
-    """All that a row's columns may be refused for: column, code of ISSUES, SQL condition."""
-    return [
-        (column, code, condition)
-        for column in COLUMNS[dataset]
-        for code, condition in problem_codes(column, f"t_{column.name}").items()
-    ]
+def own(text: bytes, *, dataset: Dataset) -> Source:
+    """A mapping that somebody wrote. Raises InvalidMapping, with a detail for each thing that is wrong with it."""
+    try:
+        mapping = Source.model_validate(tomllib.loads(text.decode()))
+    except UnicodeDecodeError:
+        raise InvalidMapping("The mapping is not UTF-8 text.") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InvalidMapping(f"The mapping is not TOML: {error}.") from None
+    except ValidationError as error:
+        details = [
+            ProblemDetail(field=".".join(map(str, ("mapping", *one["loc"]))), issue=one["msg"], code=one["type"])
+            for one in error.errors(include_input=False, include_context=False, include_url=False)
+        ]
+        raise InvalidMapping("Correct the places named in details.", details=details[:MOST_PROBLEMS]) from None
+    details = list(faults(mapping, dataset))
+    if details:
+        raise InvalidMapping("Correct the places named in details.", details=details[:MOST_PROBLEMS])
+    return mapping
+
+
+def faults(mapping: Source, dataset: Dataset) -> Iterator[ProblemDetail]:
+    """What is wrong with how the parts of a mapping go together."""
+    known = {column.name: column for column in COLUMNS[dataset]}
+    if not mapping.rows_of(dataset):
+        yield ProblemDetail(field=f"mapping.{dataset}", issue="says nothing of this dataset", code="missing")
+    for number, rows in enumerate(mapping.rows_of(dataset)):
+        place = f"mapping.{dataset}.{number}"
+        for name in sorted(rows.columns.keys() - known.keys()):
+            yield ProblemDetail(field=f"{place}.columns.{name}", issue="is no column of the dataset", code="unknown")
+        for name in (name for name, column in known.items() if column.required and name not in rows.columns):
+            yield ProblemDetail(field=f"{place}.columns.{name}", issue="is required", code="missing")
+        for name, text in rows.columns.items():
+            parts = text if isinstance(text, list) else [text]
+            maps = [part.map for part in parts if isinstance(part, From)]
+            used = {one for given in maps for one in ([given] if isinstance(given, str) else given)}
+            for missing in sorted(used - mapping.maps.keys()):
+                yield ProblemDetail(field=f"{place}.columns.{name}", issue=f"there is no map {missing}", code="unknown")
+            for missing in sorted({alias_of(one) for one in names_of(text)} - {"", *rows.lookups}):
+                issue = f"there is no lookup {missing}"
+                yield ProblemDetail(field=f"{place}.columns.{name}", issue=issue, code="unknown")
+
+
+def _repeated(kinds: Any) -> Any:
+    if not isinstance(kinds, list):
+        return kinds
+    repeated: list[Any] = []
+    for rows in kinds:
+        times = rows.get("repeat") if isinstance(rows, dict) else None
+        if isinstance(times, int) and 1 <= times <= 64:
+            rest = {key: value for key, value in rows.items() if key != "repeat"}
+            repeated += [_numbered(rest, str(number)) for number in range(1, times + 1)]
+        else:
+            repeated.append(rows)
+    return repeated
+
+
+def _numbered(value: Any, number: str) -> Any:
+    match value:
+        case str():
+            return value.replace("{n}", number)
+        case list():
+            return [_numbered(one, number) for one in value]
+        case dict():
+            return {_numbered(key, number): _numbered(one, number) for key, one in value.items()}
+    return value

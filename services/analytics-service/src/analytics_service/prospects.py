@@ -2,14 +2,18 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from triton_common.auth import Principal
 from triton_common.client import ServiceClient
-from triton_common.errors import NotFound, ProspectNotFound
+from triton_common.errors import Conflict, NotFound, ProspectNotFound
 
 REMEMBERED: Final = 10_000  # prospects; a megabyte or two
+
+
+class ProspectClosed(Conflict):
+    """The prospect is archived; it takes no data."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,25 @@ class Prospects:
             raise ProspectNotFound(f"There is no prospect {prospect_id}.")
         return Tenant(client_id, prospect_id)
 
+    async def open_tenant(self, principal: Principal, prospect_id: UUID) -> Tenant:
+        """The tenant, asked for anew. Raises ProspectClosed, and what `tenant` raises."""
+        tenant = await self.tenant(principal, prospect_id)
+        prospect = await self._prospect(principal, prospect_id)
+        if prospect.get("archived_at"):
+            raise ProspectClosed(f"Prospect {prospect_id} is archived and takes no data.")
+        return tenant
+
     async def _ask(self, principal: Principal, prospect_id: UUID) -> UUID:
-        try:
-            prospect = await self._jobs.get(f"/api/v1/prospects/{prospect_id}", token=principal.token)
-        except NotFound:
-            raise ProspectNotFound(f"There is no prospect {prospect_id}.") from None
+        prospect = await self._prospect(principal, prospect_id)
         client_id = UUID(prospect["client_id"])
         self._clients[prospect_id] = client_id
         while len(self._clients) > REMEMBERED:
             self._clients.popitem(last=False)
         return client_id
+
+    async def _prospect(self, principal: Principal, prospect_id: UUID) -> dict[str, Any]:
+        try:
+            prospect: dict[str, Any] = await self._jobs.get(f"/api/v1/prospects/{prospect_id}", token=principal.token)
+        except NotFound:
+            raise ProspectNotFound(f"There is no prospect {prospect_id}.") from None
+        return prospect

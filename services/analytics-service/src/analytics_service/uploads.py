@@ -1,47 +1,46 @@
-"""A request's body as files on disk: streamed, unpacked, counted. Memory stays the same whatever their size."""
+"""A request's body as files on disk, streamed, and gone when the request is over. Memory is the same for any size."""
 
 import asyncio
 import fcntl
 import os
-import re
 import shutil
 import tempfile
-import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import IO, Any, Final
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from triton_common.errors import BadRequest, ContentTooLarge, Unprocessable, UnsupportedContent
+from analytics_service.unpacking import CHUNK, Arriving, Kind, Uploaded, plain_name
+from triton_common.errors import BadRequest, ContentTooLarge, UnsupportedContent
 
-CHUNK: Final = 1 << 20  # bytes handed to a thread at a time; smaller ones cost more in hops than in work
 MAX_FILES: Final = 16  # no source spreads a dataset over more
+MAX_MAPPING: Final = 1 << 17  # bytes; the longest of ours has a tenth
+FORM: Final = "multipart/form-data"
+MAPPING: Final = "mapping"  # the part that is no file
 FOLDER: Final = "triton-uploads-"
 ATTEMPTS: Final = 20  # at a folder of our own; each lost one takes another process that starts at this very moment
+KINDS: Final[Mapping[str, Kind]] = {
+    "text/csv": "csv",
+    "application/x-ndjson": "ndjson",
+    "application/ndjson": "ndjson",
+    "application/jsonl": "ndjson",
+    "application/json-lines": "ndjson",
+    "application/vnd.apache.parquet": "parquet",
+}
+ENDINGS: Final[Mapping[str, Kind]] = {"csv": "csv", "ndjson": "ndjson", "jsonl": "ndjson", "parquet": "parquet"}
+PACKED: Final = {"gzip": "gzip", "x-gzip": "gzip", "zstd": "zstd", "identity": "", "": ""}
 
 
 class UploadTypeNotSupported(UnsupportedContent):
-    """Send text/csv, or multipart/form-data with a file a part, plain or with Content-Encoding gzip."""
-
-
-class InvalidGzip(Unprocessable):
-    """The body says it is gzip, and is not, or not to its end."""
+    """Send CSV, NDJSON or Parquet as its type, or as multipart/form-data with a file a part; plain, gzip or zstd."""
 
 
 class InvalidMultipart(BadRequest):
     """The multipart body cannot be read."""
-
-
-@dataclass(frozen=True)
-class Uploaded:
-    """A file of the request. `name` is its file name without folder and ending; empty for a body of its own."""
-
-    name: str
-    file: IO[bytes]
 
 
 @contextmanager
@@ -95,32 +94,57 @@ def _lock(folder: Path) -> IO[bytes] | None:
     return None
 
 
+@dataclass(frozen=True)
+class Received:
+    """What a call brought: files, and the mapping that came with them."""
+
+    files: list[Uploaded]
+    mapping: bytes | None = None
+
+
 @asynccontextmanager
 async def received(
-    headers: Mapping[str, str], body: AsyncIterator[bytes], *, limit: int
-) -> AsyncIterator[list[Uploaded]]:
-    """The files of a body; they are gone when the context ends. `limit` counts unpacked bytes too.
+    headers: Mapping[str, str],
+    body: AsyncIterator[bytes],
+    *,
+    limit: int,
+    count: Callable[[int], None] = lambda _: None,
+) -> AsyncIterator[Received]:
+    """The files of a body; they are gone when the context ends. `limit` counts unpacked bytes too; `count` is told the
+    size of all that comes.
 
-    Raises UploadTypeNotSupported, InvalidGzip, InvalidMultipart, ContentTooLarge.
+    Raises UploadTypeNotSupported, InvalidGzip, InvalidZstd, InvalidParquet, InvalidMultipart, ContentTooLarge.
     """
-    kind, _, parameters = headers.get("content-type", "").partition(";")
-    kind = kind.strip().lower()
-    charset = parameters.lower().partition("charset=")[2].strip(' "')
-    if kind not in ("text/csv", "multipart/form-data") or charset not in ("", "utf-8", "utf8", "us-ascii"):
+    kind, _, parameters = headers.get("content-type", "").lower().partition(";")
+    kind = kind.strip()
+    charset = parameters.partition("charset=")[2].strip(' "')
+    if kind not in (*KINDS, FORM) or charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise UploadTypeNotSupported
-    chunks = _counted(_decoded(headers.get("content-encoding", "identity").strip().lower(), body), limit=limit)
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in PACKED:
+        raise UploadTypeNotSupported(f"Content-Encoding {encoding[:20]} is not supported; gzip and zstd are.")
+    chunks = _gathered(body, limit=limit, count=count)
     async with AsyncExitStack() as stack:
-        if kind == "text/csv":
-            file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  the stack closes it
-            async for chunk in chunks:
-                await asyncio.to_thread(file.write, chunk)
-            file.seek(0)
-            yield [Uploaded("", file)]
-        else:
-            yield await _parts(headers, chunks, stack)
+        if kind != FORM:
+            yield Received([await _file(chunks, Arriving(KINDS[kind], packed=PACKED[encoding], limit=limit), stack)])
+            return
+        if PACKED[encoding]:
+            form = await _file(chunks, Arriving(None, packed=PACKED[encoding], limit=limit), stack)
+            chunks = _chunks(stack.enter_context(form.open()))
+        yield await _parts(headers, chunks, stack, limit=limit)
 
 
-async def _parts(headers: Mapping[str, str], chunks: AsyncIterator[bytes], stack: AsyncExitStack) -> list[Uploaded]:
+async def _file(chunks: AsyncIterator[bytes], arriving: Arriving, stack: AsyncExitStack) -> Uploaded:
+    """A file with all that comes; the stack takes it away."""
+    stack.callback(arriving.discard)
+    async for chunk in chunks:
+        await asyncio.to_thread(arriving.write, chunk)
+    return await asyncio.to_thread(arriving.finish)
+
+
+async def _parts(
+    headers: Mapping[str, str], chunks: AsyncIterator[bytes], stack: AsyncExitStack, *, limit: int
+) -> Received:
     parser = MultiPartParser(Headers(dict(headers)), _generator(chunks), max_files=MAX_FILES, max_fields=0)
     try:
         form = await parser.parse()
@@ -129,16 +153,29 @@ async def _parts(headers: Mapping[str, str], chunks: AsyncIterator[bytes], stack
     except (KeyError, UnicodeDecodeError):  # no boundary, or one that is no text
         raise InvalidMultipart from None
     stack.push_async_callback(form.close)
-    return [
-        Uploaded(_name(part.filename or ""), part.file)
-        for _, part in form.multi_items()
-        if isinstance(part, UploadFile)
-    ]
+    files: list[Uploaded] = []
+    mapping: bytes | None = None
+    left = limit
+    for field, part in form.multi_items():
+        assert isinstance(part, UploadFile)  # noqa: S101  the parser refuses fields
+        if field == MAPPING:
+            mapping = await part.read(MAX_MAPPING + 1)
+            if len(mapping) > MAX_MAPPING:
+                raise ContentTooLarge(f"A mapping has at most {MAX_MAPPING} bytes.")
+            continue
+        arriving = Arriving(_kind(part), name=plain_name(part.filename or ""), limit=left)
+        files.append(await _file(_chunks(part.file), arriving, stack))
+        left -= files[-1].size
+    return Received(files, mapping)
 
 
-def _name(given: str) -> str:
-    """Without folder and ending, and fit to be shown."""
-    return re.sub(r"[^\w. -]", "_", PurePath(given.replace("\\", "/")).stem)[:100]
+def _kind(part: UploadFile) -> Kind:
+    """By its type; where that says nothing, by its name's ending; else CSV."""
+    kind = (part.content_type or "").partition(";")[0].strip().lower()
+    if kind in KINDS:
+        return KINDS[kind]
+    endings = (part.filename or "").lower().split(".")
+    return next((ENDINGS[ending] for ending in reversed(endings) if ending in ENDINGS), "csv")
 
 
 async def _generator(chunks: AsyncIterator[bytes]) -> Any:
@@ -146,55 +183,26 @@ async def _generator(chunks: AsyncIterator[bytes]) -> Any:
         yield chunk
 
 
-async def _decoded(encoding: str, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    match encoding:
-        case "identity" | "":
-            async for chunk in _gathered(body):
-                yield chunk
-        case "gzip" | "x-gzip":
-            async for chunk in _gunzipped(_gathered(body)):
-                yield chunk
-        case _:
-            raise UploadTypeNotSupported(f"Content-Encoding {encoding[:20]} is not supported; gzip is.")
-
-
-async def _gathered(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _gathered(body: AsyncIterator[bytes], *, limit: int, count: Callable[[int], None]) -> AsyncIterator[bytes]:
     """The body in chunks of about CHUNK bytes."""
+    total = 0
     buffer = bytearray()
     async for chunk in body:
         buffer += chunk
         if len(buffer) >= CHUNK:
+            total += len(buffer)
+            if total > limit:
+                raise ContentTooLarge(f"Send at most {limit} bytes, counted unpacked.")
+            count(len(buffer))
             yield bytes(buffer)
             buffer.clear()
+    if total + len(buffer) > limit:
+        raise ContentTooLarge(f"Send at most {limit} bytes, counted unpacked.")
     if buffer:
+        count(len(buffer))
         yield bytes(buffer)
 
 
-async def _gunzipped(packed: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Unpacks, no more than CHUNK at a time: a bomb meets the limit before it meets the memory."""
-    unpacker = zlib.decompressobj(wbits=31)
-    async for chunk in packed:
-        left = chunk
-        while left:
-            if unpacker.eof:  # gzip files may follow one another
-                unpacker = zlib.decompressobj(wbits=31)
-            try:
-                unpacked = await asyncio.to_thread(unpacker.decompress, left, CHUNK)
-            except zlib.error:
-                raise InvalidGzip from None
-            left = unpacker.unconsumed_tail or unpacker.unused_data
-            if unpacked:
-                yield unpacked
-    while not unpacker.eof:
-        if not (unpacked := await asyncio.to_thread(unpacker.decompress, b"", CHUNK)):
-            raise InvalidGzip("The gzip body ends too early.")
-        yield unpacked
-
-
-async def _counted(chunks: AsyncIterator[bytes], *, limit: int) -> AsyncIterator[bytes]:
-    total = 0
-    async for chunk in chunks:
-        total += len(chunk)
-        if total > limit:
-            raise ContentTooLarge(f"Send at most {limit} bytes, counted unpacked.")
+async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(file.read, CHUNK):
         yield chunk

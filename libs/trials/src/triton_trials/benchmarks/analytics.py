@@ -1,0 +1,23 @@
+"""Claims taken in beside the engine's own INSERT of the same file; what a file of two gigabytes takes of memory."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from triton_trials.benchmarks import ingest
+from triton_trials.benchmarks.report import Report, Wanted, console
+from triton_trials.benchmarks.stack import Stack, stack
+
+Part = Callable[[Report, Stack, Wanted, Path], Awaitable[None]]
+PARTS: Final[Mapping[str, Part]] = {"memory": ingest.memory, "ingest": ingest.ingest}
+"""In this order: what a process has once taken from the system, it may keep."""
+
+
+async def measure(report: Report, wanted: Wanted, folder: Path) -> None:
+    """Measure the parts. `count` is of rows."""
+    report.say("the platform starts")
+    async with stack(folder) as platform:
+        for name, part in PARTS.items():
+            if name in wanted.parts:
+                console.print(f"[bold]{name}[/]  {part.__doc__}")
+                await part(report, platform, wanted, folder)
