@@ -26,7 +26,7 @@ from triton_cli.state import ADMIN_EMAIL, CHECKOUT
 pytest_plugins = ["triton_common.testing"]
 
 ADMIN, PASSWORD = "ada@triton.local", "a long enough password"
-NOBODY = ("TRITON_URL", "TRITON_TOKEN", "TRITON_API_KEY", "TRITON_EMAIL", "TRITON_PASSWORD", "TRITON_CONFIG_DIR")
+NOBODY = tuple(f"TRITON_{name}" for name in ("URL", "TOKEN", "API_KEY", "EMAIL", "PASSWORD", "CONFIG_DIR", "STATE"))
 STAND_IN = Path(__file__).with_name("stand_in.py")
 LEASE = 4  # seconds; half a minute by default
 HEARTBEAT = 2  # seconds, of streams; ten by default
@@ -280,6 +280,12 @@ def auth(postgres_server: Any, redis_server: Any) -> Iterator[SimpleNamespace]:
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.fixture
+def nobody() -> dict[str, str]:
+    """The environment of a command of nobody's, on no platform that somebody named."""
+    return {name: value for name, value in os.environ.items() if name not in NOBODY}
 
 
 @pytest.fixture

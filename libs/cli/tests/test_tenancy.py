@@ -47,7 +47,7 @@ class Ask(NamedTuple):
         return f"{self.route}{self.query}{'' if self.body is None else ' ' + json.dumps(self.body)}{self.path}"
 
 
-# In an order in which staff can do it all.
+# In an order in which staff can do it all; each can be asked alone, too.
 TABLE: Final = [
     Ask("GET /", ANYONE),
     Ask("GET /health", ANYONE),
@@ -82,8 +82,8 @@ TABLE: Final = [
     Ask("GET /api/v1/jobs/{job_id}", "job_not_found"),
     Ask("GET /api/v1/jobs/{job_id}/events", "job_not_found"),
     Ask("GET /api/v1/jobs/{job_id}/events", "job_not_found", headers={"accept": "text/event-stream"}),
-    Ask("POST /api/v1/jobs/cancel", LISTED, {"ids": ["{job_id}", "{waiting_job_id}"]}),
     Ask("POST /api/v1/jobs/cancel", LISTED, {"client_id": "{client_id}", "dry_run": True}),
+    Ask("POST /api/v1/jobs/cancel", LISTED, {"ids": ["{job_id}", "{waiting_job_id}"]}),
     Ask("POST /api/v1/jobs/{job_id}/cancel", "job_not_found"),
     Ask("POST /api/v1/jobs/retry", LISTED, {"prospect_id": "{prospect_id}"}),
     Ask("POST /api/v1/jobs/{job_id}/retry", "job_not_found"),
@@ -93,7 +93,11 @@ TABLE: Final = [
     Ask("GET /api/v1/documents/{document_id}", "document_not_found"),
     Ask("GET /api/v1/documents/{document_id}", "document_not_found", query="?format=md"),
     Ask("GET /api/v1/documents/{document_id}", "document_not_found", query="?format=html"),
+    Ask("GET /api/v1/documents/{document_id}", "document_not_found", query="?format=pdf"),
     Ask("GET /api/v1/documents/{document_id}", "document_not_found", headers={"accept": "text/html"}),
+    Ask("GET /api/v1/documents/{document_id}/versions", "document_not_found"),
+    Ask("GET /api/v1/documents/{document_id}/facts", "document_not_found"),
+    Ask("GET /api/v1/documents/{document_id}/facts/{fact_id}", "document_not_found"),
     Ask("GET /api/v1/schedules", LISTED),
     Ask("GET /api/v1/schedules", LISTED, query="?client_id={client_id}"),
     Ask("POST /api/v1/schedules", "prospect_not_found", WEEKLY | THEIRS),
@@ -275,7 +279,7 @@ class World:
     @property
     def words(self) -> set[str]:
         """What no stranger may read."""
-        return {word for name, word in self.theirs.items() if name not in ("kid", "dataset")}
+        return {word for name, word in self.theirs.items() if name not in ("kid", "dataset", "fact_id")}
 
     def ask(self, ask: Ask, token: str, named: dict[str, Any], *, base: str = "") -> tuple[int, str]:
         """The answer's status and text, in which the ids that the request named stand as their names."""
@@ -350,7 +354,7 @@ def world(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     theirs["endpoint_id"] = endpoint("Harbourlight", theirs["client_id"])
     of_both = theirs["prospect_id"], theirs["value_proposition_id"]
     theirs["job_id"] = platform.submit(*of_both)
-    theirs["document_id"] = platform.completes(theirs["job_id"])["document_id"]
+    theirs |= {"document_id": platform.completes(theirs["job_id"])["document_id"], "fact_id": "members"}
     runs = {"job_id": theirs["job_id"]}
     kept = eventually(lambda: platform.http.get("/agents/runs", params=runs).raise_for_status().json()["items"])
     theirs["run_id"] = kept[0]["id"]
@@ -401,6 +405,8 @@ def world(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
         staff = platform.http.headers["authorization"].removeprefix("Bearer ")
         with platform.frozen("agent-worker"):  # a job that waits is there for the taking
             theirs["waiting_job_id"] = platform.submit(*of_both)
+            theirs["cancelled_job_id"] = platform.submit(*of_both)
+            create(f"/jobs/{theirs['cancelled_job_id']}/cancel")
             yield World(http, platform.port, staff, theirs, own, strangers)
 
 

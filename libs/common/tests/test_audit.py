@@ -28,10 +28,11 @@ from triton_common.errors import NotFound
 from triton_common.hot import hot
 from triton_common.messages import AuditEvent
 from triton_common.settings import CommonSettings
-from triton_common.spool import Spool
+from triton_common.spool import ASIDE, Spool
 from triton_common.testing import Wire, free_port, recorded_events
 
 CLIENT = UUID("01930000-0000-7000-8000-000000000001")
+SET_ASIDE = "what the audit log does not take was set aside in the spool"
 KNOWN = UUID("01930000-0000-7000-8000-000000000002")
 Read = Annotated[Event, recorded("prospect.read", on="prospect", report="summary")]
 
@@ -465,7 +466,7 @@ async def test_two_processes_share_a_folder_and_the_living_inherits(spool, redis
             await becomes(lambda: {one.object_id for one in auth.stored.values()} >= answered)
 
 
-async def test_what_is_torn_or_no_event_is_dropped_with_a_line(spool, redis_url):
+async def test_what_is_torn_is_dropped_and_what_is_no_event_is_set_aside(spool, redis_url):
     whole = [event(1), event(2)]
     dead = spool / f"{uuid7()}.spool"
     dead.mkdir(parents=True)
@@ -481,9 +482,28 @@ async def test_what_is_torn_or_no_event_is_dropped_with_a_line(spool, redis_url)
             await becomes(lambda: auth.has(*(one.id for one in whole)))
             await becomes(lambda: not sender.waiting)
     logger.remove(sink)
-    assert "a line of the audit spool is no event, and was dropped" in logged
+    assert SET_ASIDE in logged
     assert "a torn line of the spool was dropped: its request was not answered" in logged
-    assert [path.name for path in spool.iterdir()] == ["lost+found"]
+    assert {path.name for path in spool.iterdir()} == {"lost+found", ASIDE}
+    assert (spool / ASIDE).read_text() == "no event\n"
+
+
+async def test_an_event_that_is_refused_is_set_aside_and_sent_no_more(spool, redis_url, hasty):
+    sender, opening = opened(spool, redis_url)
+    good, bad = event(1), event(2)
+    with Redis.from_url(redis_url, decode_responses=True) as redis:
+        async with opening:
+            await sender.record(good)
+            await sender.record(bad)
+            await becomes(lambda: redis.xlen(AuditEvent.queue) > 4)  # they come again
+            for _ in range(2):  # so its refusal does
+                redis.xadd(trail.STORED, {"refused": str(bad.id)})
+            redis.xadd(trail.STORED, {"refused": str(uuid7())})  # another process's
+            await becomes(lambda: sender.waiting == 1)
+            redis.xadd(trail.STORED, {"id": str(good.id)})
+            await becomes(lambda: not sender.waiting)
+    assert [path.name for path in spool.iterdir()] == [ASIDE]
+    assert (spool / ASIDE).read_text() == f"{bad.model_dump_json()}\n"
 
 
 def test_a_segment_that_somebody_removed_is_told(spool):

@@ -67,7 +67,7 @@ def send(redis, *events):
 
 
 def confirmed(redis):
-    return [fields["id"] for _, fields in redis.xrange(STORED)]
+    return [fields["id"] for _, fields in redis.xrange(STORED) if "id" in fields]
 
 
 async def becomes(condition):
@@ -116,6 +116,8 @@ POISON = [
     {"event": "[" * 100_000 + "marked-9f2c"},
 ]
 
+NAMED = json.loads(POISON[6]["event"])["id"]  # the only one whose id can be read
+
 
 async def test_what_is_no_event_is_moved_aside_and_keeps_nobody(taking, redis, rows, lines):
     first, last = event(), event()
@@ -127,6 +129,7 @@ async def test_what_is_no_event_is_moved_aside_and_keeps_nobody(taking, redis, r
         await becomes(lambda: confirmed(redis) == [str(first.id), str(last.id)])
         await becomes(lambda: redis.xlen(STREAM) == 0)
     assert [fields for _, fields in redis.xrange(REFUSED)] == POISON
+    assert [fields["refused"] for _, fields in redis.xrange(STORED) if "refused" in fields] == [NAMED]
     assert rows("SELECT count(*) FROM audit_events") == [(2,)]
     assert len([line for line in lines if "moved aside" in line]) == len(POISON)
     assert "marked-9f2c" not in "".join(lines)

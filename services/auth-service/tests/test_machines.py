@@ -1,5 +1,7 @@
 """Service accounts as admins make and change them."""
 
+from urllib.parse import urlencode
+
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -122,3 +124,26 @@ async def test_a_parameter_that_comes_twice_is_refused(http, twice):
     form = f"grant_type=client_credentials&client_id=agent-runner&client_secret=x&scope=&{twice}=client_credentials"
     answer = await http.post("/token", content=form, headers={"Content-Type": "application/x-www-form-urlencoded"})
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+GOOD = {"grant_type": "client_credentials", "client_id": "agent-runner", "client_secret": "agent-secret-of-the-tests"}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"json": GOOD},
+        {"files": {name: (None, value) for name, value in GOOD.items()}},
+        {"files": {name: ("a-file.txt", value) for name, value in GOOD.items()}},
+        {"content": b"--x", "headers": {"content-type": "multipart/form-data"}},
+        {"content": urlencode(GOOD)},
+        {"content": urlencode(GOOD) + "&a=1" * 2000, "headers": {"content-type": "application/x-www-form-urlencoded"}},
+        {},
+    ],
+    ids=["JSON", "parts", "files", "no boundary", "of no type", "many fields", "nothing"],
+)
+async def test_what_is_no_form_is_refused_in_the_words_of_oauth(http, sent):
+    refused = await http.post("/token", **sent)
+    assert (refused.status_code, refused.json()["error"], refused.json()["code"]) == (400, *["invalid_request"] * 2)
+    assert refused.headers["cache-control"] == "no-store"
+    assert (await http.post("/token", data=GOOD)).status_code == 200

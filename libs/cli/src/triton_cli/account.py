@@ -108,6 +108,44 @@ async def logout(as_json: JsonOption = False, url: UrlOption = None, state: Stat
 
 
 @sentences
+def change_password(
+    *,
+    stdin: Annotated[
+        bool,
+        typer.Option("--password-stdin", help="Read the present and the new password from stdin, a line each."),
+    ] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Change one's own password. Asks for the present one, and twice for the new one, unseen. All one's other sessions
+    end.
+
+    --json answers {"platform", "changed"}.
+    """
+    api = platform(url, state)
+    if api.source == "triton up":
+        raise CommandFailed(
+            "Commands here log in as the admin that `triton up` made, by the password in secrets.json: that one stays. "
+            f"To change another's, `triton login --url {api.url}` first."
+        )
+    body = {
+        "current_password": password_of("Present password", stdin=stdin),
+        "new_password": password_of("New password", stdin=stdin, twice=True),
+    }
+
+    async def put() -> None:
+        async with api:
+            await api.call("PUT", f"{AUTH}/me/password", json=body)
+
+    until_signal(put())
+    if as_json:
+        print(json.dumps({"platform": api.url, "changed": True}))
+    else:
+        say(f"Changed at {api.url}. All your other sessions have ended.")
+
+
+@sentences
 async def whoami(as_json: JsonOption = False, url: UrlOption = None, state: StateOption = DEFAULT_STATE) -> None:
     """Show who the commands are run as, on which platform, and until when."""
     async with platform(url, state) as api:

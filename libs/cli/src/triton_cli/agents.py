@@ -42,7 +42,7 @@ app = typer.Typer(no_args_is_help=True, help="The agents that write documents: w
 async def list_agents(as_json: JsonOption = False, url: UrlOption = None, state: StateOption = DEFAULT_STATE) -> None:
     """List the agents in the order they work, with their model and the version of their instructions."""
     async with platform(url, state) as api:
-        agents = await api.get("/api/v1/agents")
+        agents = await api.call("GET", "/api/v1/agents")
     if as_json:
         print(json.dumps(agents))
     elif output.is_terminal:

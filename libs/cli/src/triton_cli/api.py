@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Literal, Self
 
@@ -9,6 +10,7 @@ import httpx2
 
 from triton_cli.command import clean, say
 from triton_cli.filters import Json
+from triton_cli.saved import Login
 from triton_cli.state import CommandFailed, WrongUsage
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
@@ -100,12 +102,13 @@ class Api:
 
     async def log_in(self, email: str, password: str) -> None:
         """Every call from now on is this user's."""
+        asked_at = time.time()
         answer = await self.post("/api/v1/auth/login", json={"email": email, "password": password})
-        self.token = answer["access_token"]
+        self.token = Login.of(answer, email=email, asked_at=asked_at).access_token
 
     async def get(self, path: str, **params: Any) -> Any:
-        """GET, parsed."""
-        return _parsed(await self._send("GET", path, params=params))
+        """GET, an object."""
+        return _object(await self._send("GET", path, params=params))
 
     async def text(self, path: str, **params: str) -> str:
         """GET, as it is."""
@@ -116,15 +119,15 @@ class Api:
         return (await self._send("GET", path, params=params)).content
 
     async def post(self, path: str, **options: Any) -> Any:
-        """POST, parsed."""
-        return _parsed(await self._send("POST", path, **options))
+        """POST, an object."""
+        return _object(await self._send("POST", path, **options))
 
     async def patch(self, path: str, *, json: Any) -> Any:
-        """PATCH, parsed."""
-        return _parsed(await self._send("PATCH", path, json=json))
+        """PATCH, an object."""
+        return _object(await self._send("PATCH", path, json=json))
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
-        """Any method, parsed; None where there is no content."""
+        """Any method, whatever JSON it is; None where there is no content."""
         response = await self._send(method, path, **options)
         return None if response.status_code == httpx2.codes.NO_CONTENT else _parsed(response)
 
@@ -233,13 +236,27 @@ class Api:
         await self._http.aclose()
 
 
+class _Object(dict[str, Any]):
+    """An object of an answer. What it lacks no platform of ours leaves out."""
+
+    def __missing__(self, name: str) -> Any:
+        raise CommandFailed(f"The answer has no {name}: is this a Triton platform?")
+
+
 def _parsed(response: httpx2.Response) -> Any:
     try:
-        return response.json()
-    except ValueError:
+        return response.json(object_hook=_Object)
+    except (ValueError, RecursionError):
         raise CommandFailed(
             f"{response.request.url} answered something that is not JSON: is this a Triton platform?"
         ) from None
+
+
+def _object(response: httpx2.Response) -> Any:
+    answer = _parsed(response)
+    if not isinstance(answer, _Object):
+        raise CommandFailed(f"{response.request.url} answered no object: is this a Triton platform?")
+    return answer
 
 
 async def submit_once(api: Api, body: Json, *, key: str) -> Json:

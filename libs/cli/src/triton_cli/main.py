@@ -60,6 +60,7 @@ app.add_typer(agents.app, name="agents")
 app.command(rich_help_panel=ACCOUNTS)(account.login)
 app.command(rich_help_panel=ACCOUNTS)(account.logout)
 app.command(rich_help_panel=ACCOUNTS)(account.whoami)
+app.command(rich_help_panel=ACCOUNTS)(account.change_password)
 for group, name in (
     (people.users, "users"),
     (people.sessions, "sessions"),

@@ -105,7 +105,7 @@ def create_app(
         redoc_url=None,
         openapi_url=openapi_url,
         separate_input_output_schemas=False,
-        responses={422: {"model": Problem, "description": "`validation_failed`, `malformed_json`: see details"}},
+        responses={422: {"model": Problem} | _INVALID},
         telemetry={"tracing": False, "metrics": False, "logs": False},  # RequestMiddleware has ours: one span, not five
     )
     app.state.settings = settings
@@ -146,6 +146,9 @@ def _trail(settings: CommonSettings, name: str) -> Trail:
     return Trail(settings.audit_spool, source=name, redis_url=settings.redis_url.get_secret_value())
 
 
+_INVALID: Final = {"description": "`validation_failed`, `malformed_json`: see details"}
+
+
 class _Service(FastAPI):
     """FastAPI, whose document says that a problem goes out as problem+json, and which bodies are refused unread."""
 
@@ -170,6 +173,9 @@ class _Service(FastAPI):
             document = super().openapi()
             for path in document["paths"].values():
                 for operation in path.values():
+                    refused = operation["responses"].get("422", _INVALID)
+                    if refused["description"] != _INVALID["description"]:  # a rule of its own, which took its place
+                        refused["description"] = f"{_INVALID['description']}; {refused['description']}"
                     if "requestBody" in operation:
                         operation["responses"].setdefault("413", problems(ContentTooLarge)[413])
                     if "application/json" in operation.get("requestBody", {}).get("content", {}):

@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 SEGMENT: Final = 2**20  # bytes from which another is begun
 CHUNK: Final = 2**18  # bytes read at once
+ASIDE: Final = "refused.ndjson"  # lines that nobody takes, in the shared folder, for somebody to look at
 
 
 @dataclass(eq=False)
@@ -107,6 +108,15 @@ class Spool:
         for segment in segments:
             segment.waiting -= 1
         self._remove_finished()
+
+    def set_aside(self, lines: Sequence[bytes]) -> None:
+        """Keep lines, without their ends, where nobody reads them but people. Raises OSError."""
+        with _locked(self._shared):
+            file = os.open(self._shared / ASIDE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                _write(file, b"".join(line + b"\n" for line in lines))
+            finally:
+                os.close(file)
 
     def adopt(self) -> None:
         """Take over the segments of processes that hold no lock on their folder, and so are dead. Raises OSError."""

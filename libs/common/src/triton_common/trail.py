@@ -23,7 +23,7 @@ from triton_common.revocations import SILENCE, redis_client
 from triton_common.spool import Segment, Spool
 from triton_common.telemetry import AUDIT_OLDEST, AUDIT_WAITING
 
-STORED: Final = "triton:audit:stored"  # auth-service's answers: one id of an event each
+STORED: Final = "triton:audit:stored"  # auth-service's answers: `id` of an event, or `refused` with one's id
 KEPT: Final = 100_000  # entries of the stream, some 60 MB; trimming an unread one costs its being sent again
 WINDOW: Final = 1000  # events that are sent and not confirmed; the others wait on disk alone
 RESEND: Final = 30.0  # seconds without confirmation
@@ -178,7 +178,7 @@ class Trail:
                 try:
                     self._window[str(AuditEvent.model_validate_json(line).id)] = _Sent(segment, line)
                 except ValidationError:
-                    logger.error("a line of the audit spool is no event, and was dropped")
+                    await self._set_aside([line], reason="it is no event")
                     await self._on_disk(self._spool.forget, [segment])
         due = [sent for sent in self._window.values() if sent.due <= time.monotonic()]
         if due:
@@ -203,14 +203,24 @@ class Trail:
         while self._window:
             async with asyncio.timeout(2 * SILENCE):
                 found: Any = await redis.xrange(STORED, min=f"({self._last}", count=WINDOW)
-            stored = [self._window.pop(fields.get("id", ""), None) for _, fields in found]
-            confirmed += [sent.segment for sent in stored if sent is not None]
+            answers = [fields.get("id") or fields.get("refused", "") for _, fields in found]
+            refused = {fields["refused"] for _, fields in found if "refused" in fields} & self._window.keys()
+            if refused:
+                await self._set_aside([self._window[each].line for each in refused], reason="auth-service refuses it")
+            over = [self._window.pop(each, None) for each in answers]
+            confirmed += [sent.segment for sent in over if sent is not None]
             self._last = found[-1][0] if found else self._last
             if len(found) < WINDOW:
                 break
         if confirmed:
             await self._on_disk(self._spool.forget, confirmed)
         return bool(confirmed)
+
+    async def _set_aside(self, lines: Sequence[bytes], *, reason: str) -> None:
+        await self._on_disk(self._spool.set_aside, lines)
+        logger.bind(lines=len(lines), reason=reason).error(
+            "what the audit log does not take was set aside in the spool"
+        )
 
 
 def _position(entry: str) -> tuple[int, ...]:

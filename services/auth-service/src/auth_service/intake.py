@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC
 from typing import Any, Final
+from uuid import UUID
 
 from loguru import logger
 from psycopg import DataError, IntegrityError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -19,7 +20,7 @@ from triton_common.db import Database, DatabaseUnavailable, translated_errors
 from triton_common.messages import AuditEvent
 
 STREAM: Final = AuditEvent.queue
-STORED: Final = f"{STREAM}:stored"  # ids of events that need not be sent again
+STORED: Final = f"{STREAM}:stored"  # ids of events that need not be sent again: `id`, or `refused` where it is not ours
 REFUSED: Final = f"{STREAM}:refused"  # entries that are no events, for somebody to look at
 GROUP: Final = "auth-service"
 BATCH: Final = 500
@@ -117,6 +118,8 @@ class Intake:
                 else:
                     logger.bind(entry=entry).error("an entry of the stream of audit events is none: moved aside")
                     pipeline.xadd(REFUSED, fields, maxlen=KEPT, approximate=True)
+                    if known := _id_of(fields):  # else its sender would send it for ever
+                        pipeline.xadd(STORED, {"refused": known}, maxlen=CONFIRMED, approximate=True)
             pipeline.xack(STREAM, GROUP, *dict(entries))
             pipeline.xdel(STREAM, *dict(entries))
             await pipeline.execute()
@@ -148,6 +151,19 @@ def _event(fields: dict[str, str]) -> dict[str, Any] | None:
         name: _without_nul(value) if name == "details" else value and _without_nul(value)[:LONGEST]
         for name, value in columns.items()
     }
+
+
+class _Named(BaseModel):
+    """What has an id, whatever else it is."""
+
+    id: UUID
+
+
+def _id_of(fields: dict[str, str]) -> str | None:
+    try:
+        return str(_Named.model_validate_json(fields["event"]).id)
+    except (KeyError, ValidationError):
+        return None
 
 
 def _without_nul(value: Any) -> Any:

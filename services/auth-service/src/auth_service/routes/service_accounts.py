@@ -1,15 +1,18 @@
 """Service accounts: their tokens, and what admins do with them."""
 
 import json
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any, Final
 from urllib.parse import unquote
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Form, Query, Request, Response, status
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from loguru import logger
+from starlette.exceptions import HTTPException
 
 from auth_service import service_accounts
 from auth_service.passwords import PasswordHashingBusy
@@ -46,7 +49,27 @@ from triton_common.errors import AppError, problem_response, problems
 from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
-tokens = APIRouter(prefix="/api/v1/auth", tags=["auth"])
+FORM: Final = "application/x-www-form-urlencoded"
+
+
+class _FormRoute(APIRoute):
+    """Takes a form (RFC 6749 §4.4.2), and refuses in its words whatever is none."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_form(request: Request) -> Response:
+            if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+                raise InvalidRequest(f"Send grant_type=client_credentials as {FORM}.")
+            try:
+                return await handle(request)
+            except HTTPException as error:
+                raise InvalidRequest(f"{error.detail}") from None
+
+        return handle_form
+
+
+tokens = APIRouter(prefix="/api/v1/auth", tags=["auth"], route_class=_FormRoute)
 router = APIRouter(prefix="/api/v1/auth/service-accounts", tags=["service accounts"], responses=problems(*ADMIN_ERRORS))
 
 
@@ -102,7 +125,7 @@ async def token(  # noqa: PLR0917  FastAPI calls it by name
     Errors carry RFC 6749's `error` and `error_description` beside the fields that all errors have.
     """
     if not grant_type:
-        raise InvalidRequest("Send grant_type=client_credentials as application/x-www-form-urlencoded.")
+        raise InvalidRequest("Send grant_type=client_credentials.")
     if grant_type != "client_credentials":
         raise UnsupportedGrantType
     if basic and client_secret:
