@@ -104,4 +104,5 @@ class _Sink(io.RawIOBase):
 
 def _type(arrow: Any, kind: Any) -> Any:
     kinds = {int: arrow.int64(), date: arrow.date32(), Decimal: arrow.decimal128(38, 2)}
-    return next((made for one, made in kinds.items() if one is kind or one in get_args(kind)), arrow.string())
+    among = {kind, *(getattr(one, "__origin__", one) for one in get_args(kind))}  # of `Annotated[…] | None` too
+    return next((made for one, made in kinds.items() if one in among), arrow.string())
