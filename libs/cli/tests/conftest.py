@@ -16,13 +16,17 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from triton_cli.demo import PROPOSITION
+from triton_cli.main import app
 from triton_cli.sample import write_sample
 from triton_cli.state import ADMIN_EMAIL, CHECKOUT
 
 pytest_plugins = ["triton_common.testing"]
 
+ADMIN, PASSWORD = "ada@triton.local", "a long enough password"
+NOBODY = ("TRITON_URL", "TRITON_TOKEN", "TRITON_API_KEY", "TRITON_EMAIL", "TRITON_PASSWORD", "TRITON_CONFIG_DIR")
 STAND_IN = Path(__file__).with_name("stand_in.py")
 LEASE = 4  # seconds; half a minute by default
 ANSWER_TIMEOUT = "10s"  # half a minute by default
@@ -228,3 +232,66 @@ def platform(free_block: Callable[[], int]) -> Iterator[Platform]:
         finally:
             stack.http.close()
             stack.down()
+
+
+def in_workspace(*command: str, folder: Path = CHECKOUT, **environment: str) -> "subprocess.Popen[bytes]":
+    """A process in the environment that has all services."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("UV_PROJECT_ENVIRONMENT", "VIRTUAL_ENV")}
+    return subprocess.Popen(["uv", "run", "--frozen", *command], cwd=folder, env=kept | environment)
+
+
+@pytest.fixture(scope="session")
+def auth(postgres_server: Any, redis_server: Any) -> Iterator[SimpleNamespace]:
+    """auth-service with its first admin and an identity provider: its url, and that of its database."""
+    from triton_common.testing import eventually, free_port  # noqa: PLC0415  pytest is to load it first
+
+    postgres_server.create_databases(["auth"])
+    environment = {
+        "DATABASE_URL": postgres_server.url("auth"),
+        "REDIS_URL": redis_server.url,
+        "AUTH_BOOTSTRAP_EMAIL": ADMIN,
+        "AUTH_BOOTSTRAP_PASSWORD": PASSWORD,
+        "AUTH_ARGON2_MEMORY_KIB": "8",
+        "AUTH_ARGON2_PASSES": "1",
+    }
+    migrations = in_workspace("alembic", "upgrade", "head", folder=CHECKOUT / "services/auth-service", **environment)
+    assert migrations.wait(60) == 0
+    port, provider = free_port(), free_port()
+    environment["TRITON_AUTH_URL"] = url = f"http://127.0.0.1:{port}"
+    script = str(Path(__file__).with_name("auth_server.py"))
+    server = in_workspace("python", script, str(port), str(provider), **environment)
+
+    def answers() -> bool:
+        assert server.poll() is None
+        try:
+            return httpx2.get(f"{url}/health/ready", trust_env=False).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    try:
+        eventually(answers, within=60)
+        yield SimpleNamespace(url=url, database=environment["DATABASE_URL"])
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture
+def cli(auth: SimpleNamespace, tmp_path: Path) -> Callable[..., Any]:
+    """Run `triton …` as nobody, with a config directory of the test's own."""
+
+    def run(*arguments: str, stdin: str | bytes | None = None, **environment: str | None) -> Any:
+        known = dict.fromkeys(NOBODY) | {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+        answer = CliRunner().invoke(app, arguments, input=stdin, env=known | environment)
+        assert isinstance(answer.exception, SystemExit | None), answer.exception
+        return answer
+
+    return run
+
+
+@pytest.fixture
+def admin(cli: Callable[..., Any], auth: SimpleNamespace) -> Callable[..., Any]:
+    """The same, as the admin of auth-service, who has logged in."""
+    answer = cli("login", "--url", auth.url, "--email", ADMIN, "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert answer.exit_code == 0, answer.stderr
+    return cli

@@ -274,7 +274,7 @@ def test_secrets_are_made_once_for_their_owner_alone(tmp_path):
 
 def test_folders_of_members_data_are_for_their_owner_alone(tmp_path):
     state = State(tmp_path / "state")
-    folders = [state.logs, state.documents, state.redis, state.clickhouse, state.spool]
+    folders = [state.logs, state.documents, state.redis, state.clickhouse, state.spool, state.audit]
     for folder in folders[:3]:
         folder.mkdir(parents=True, mode=0o755)
     state.prepare()
@@ -317,6 +317,7 @@ def test_uploads_wait_below_the_state_folder(tmp_path, port):
     state = State(tmp_path)
     [analytics] = [part for part in parts_of(state, int(port), secrets=Secrets.make()) if part.name == "analytics"]
     assert analytics.environment["ANALYTICS_SPOOL_DIR"] == str(state.spool)
+    assert analytics.environment["TRITON_AUDIT_SPOOL"] == str(state.audit)
 
 
 def test_a_state_from_before_a_secret_was_needed_gets_it_and_keeps_the_others(tmp_path):

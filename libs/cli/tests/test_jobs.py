@@ -16,10 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from triton_cli.main import app
+from triton_cli.state import ADMIN_EMAIL
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 
-NOBODY = {"TRITON_URL": None, "TRITON_TOKEN": None, "TRITON_EMAIL": None, "TRITON_PASSWORD": None}
+NOBODY = dict.fromkeys(("TRITON_URL", "TRITON_TOKEN", "TRITON_API_KEY", "TRITON_EMAIL", "TRITON_PASSWORD"))
 UNKNOWN = "01a20496-da65-731f-bb3d-0d5fc2137ef4"
 
 
@@ -160,6 +161,25 @@ def test_what_is_wrong_is_told_in_a_sentence(platform, triton_jobs):
     invalid = triton_jobs("list", "--cursor", "nonsense")
     assert invalid.exit_code == 1
     assert "(invalid_cursor, request " in invalid.stderr
+
+
+def test_jobs_are_those_of_who_is_logged_in(platform, tmp_path):
+    known = NOBODY | {"TRITON_STATE": None, "TRITON_CONFIG_DIR": str(tmp_path / "config")}
+
+    def triton(*arguments: str, stdin: str | None = None) -> Any:
+        answer = CliRunner().invoke(app, arguments, input=stdin, env=known)
+        assert answer.exit_code == 0, answer.stderr
+        return answer
+
+    password = json.loads((platform.state / "secrets.json").read_text())["admin_password"]
+    url = f"http://127.0.0.1:{platform.port}"
+    triton("login", "--url", url, "--email", ADMIN_EMAIL, "--password-stdin", stdin=password)
+    assert json.loads(triton("whoami", "--json").stdout)["platform"] == url
+    assert triton("jobs", "submit", *of(platform), "--wait").stdout.strip() in triton("jobs", "list").stdout
+    assert "login.succeeded" in triton("audit", "list", "--since", "1h").stdout
+    assert "login.succeeded" in triton("audit", "export", "--since", "1h").stdout
+    assert triton("audit", "verify").stdout.startswith("valid\t")
+    triton("logout")
 
 
 def test_ctrl_c_ends_the_watching_not_the_job(platform, triton_jobs, process):

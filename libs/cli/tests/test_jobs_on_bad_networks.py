@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from rich.console import Console
 from typer.testing import CliRunner
 
-from triton_cli import filters, progress, reading
+from triton_cli import filters, lists, progress
 from triton_cli.identity import api_of
 from triton_cli.main import app
 from triton_cli.state import CHECKOUT, CommandFailed, State
@@ -453,7 +453,7 @@ def test_a_refusal_has_no_characters_that_move_a_terminal(triton_jobs):
 
 def test_a_table_shows_whole_ids(triton_jobs, monkeypatch):
     said = StringIO()
-    monkeypatch.setattr(reading, "output", Console(file=said, force_terminal=True, width=80, color_system=None))
+    monkeypatch.setattr(lists, "output", Console(file=said, force_terminal=True, width=80, color_system=None))
     triton_jobs("list", "-n", "3")
     lines = said.getvalue().splitlines()
     assert lines[0].split() == ["job", "status", "%", "priority", "age"]
@@ -637,5 +637,5 @@ def test_times_are_moments_or_how_long_ago():
 
 
 def test_spans_are_short():
-    spans = [reading.span(seconds) for seconds in (0.5, 12, 100, 5_000, 100_000, 1_000_000)]
+    spans = [lists.span(seconds) for seconds in (0.5, 12, 100, 5_000, 100_000, 1_000_000)]
     assert spans == ["0.5 s", "12 s", "1.7 min", "83 min", "28 h", "12 d"]

@@ -123,6 +123,7 @@ def settings(jobs_url: str, database_folder: Path, tmp_path_factory: pytest.Temp
         jobs_url=jobs_url,
         member_key=SECRET,
         spool_dir=tmp_path_factory.mktemp("spool"),
+        audit_spool=tmp_path_factory.mktemp("audit"),
     )
 
 

@@ -42,7 +42,13 @@ def test_every_route_declares_what_all_may_answer(app):
         "401": {error.code for error in TOKEN_ERRORS},
         "403": {"insufficient_scope"},
         "404": {"prospect_not_found"},
-        "503": {"clickhouse_unavailable", "analytics_busy", "keys_unavailable", "service_unreachable"},
+        "503": {
+            "clickhouse_unavailable",
+            "analytics_busy",
+            "keys_unavailable",
+            "service_unreachable",
+            "audit_unavailable",
+        },
     }
     for path, kinds in app.openapi()["paths"].items():
         for method, operation in kinds.items():

@@ -26,7 +26,7 @@ async def test_metrics_have_the_promised_names(prospect: Prospect):
 async def test_readiness_names_each_dependency(http):
     ready = (await http.get("/health/ready")).json()
     assert ready["status"] == "ok"
-    assert set(ready["dependencies"]) == {"clickhouse"}
+    assert set(ready["dependencies"]) == {"clickhouse", "audit"}
 
 
 def test_the_secret_is_needed_outside_dev(monkeypatch):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -19,7 +20,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from pydantic import ValidationError
 
-from auth_service import sso
+from auth_service import oidc, sso
 from auth_service.main import build
 from auth_service.settings import Settings
 from triton_common.db import transaction
@@ -36,14 +37,15 @@ RSA = RSAKey.generate_key(2048, parameters={"kid": "one"})
 
 class Provider:
     """An OpenID provider: /authorize logs anybody in as `person`. `wrong` replaces what a path answers, those in
-    `late` never do, `claims` and `header` go into the ID token in place of the right ones (None: left out)."""
+    `late` never do, those in `long` add blanks to it; `claims` and `header` go into the ID token in place of the right
+    ones (None: left out)."""
 
     def __init__(self):
         self.issuer = ""
         self.key, self.alg, self.published = RSA, "RS256", [RSA]
         self.metadata, self.person, self.info = {}, {}, None
         self.claims, self.header, self.answer = {}, {}, {}
-        self.wrong, self.late, self.asked = {}, set(), []
+        self.wrong, self.late, self.long, self.asked = {}, set(), set(), []
         self.codes, self.given = {}, []
         self.held, self.released = threading.Event(), threading.Event()
         self.released.set()
@@ -62,7 +64,15 @@ class Provider:
         if path in self.late:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-        return self.wrong[path] if path in self.wrong else await call_next(request)
+        if path in self.wrong:
+            return self.wrong[path]
+        answer = await call_next(request)
+        if path not in self.long:
+            return answer
+        body = b"".join([chunk async for chunk in answer.body_iterator]) + b" " * oidc.LONGEST
+        packed = gzip.compress(body) if "gzip" in request.headers["accept-encoding"] else body
+        headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if packed is not body else {})
+        return Response(packed, headers=headers)
 
     async def discovery(self) -> JSONResponse:
         endpoints = {
@@ -499,6 +509,19 @@ async def test_a_provider_that_is_late_or_broken_ends_at_the_app_with_a_code(
         assert "code" in await sign_on(http)
 
 
+@pytest.mark.parametrize("path", ["/token", "/jwks", "/userinfo", "/.well-known/openid-configuration"])
+async def test_an_answer_that_is_too_long_is_not_read_to_its_end(http, provider, path):
+    provider.long.add(path)
+    provider.claims = {"email": None}
+    if path.startswith("/.well-known"):
+        answer = await http.get("/sso/login", params={"return_to": RETURN_TO})
+        assert (answer.status_code, answer.json()["code"]) == (503, "sso_provider_unavailable")
+    else:
+        assert await sign_on(http) == {"error": "sso_provider_unavailable"}
+    provider.long.clear()
+    assert "code" in await sign_on(http)
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -632,9 +655,38 @@ async def test_a_login_returns_to_known_origins_alone(http, rows, return_to):
     assert rows("SELECT count(*) FROM sso_logins") == [(0,)]
 
 
+async def test_of_two_addresses_to_return_to_none_is_taken(http):
+    answer = await http.get(f"/sso/login?return_to={RETURN_TO}&return_to=https://evil.example/")
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
 @pytest.mark.parametrize("return_to", [APP, f"{APP}/", f"{APP}?a=b", f"{APP}/a/b?c=https://evil.example"])
 async def test_a_login_returns_to_any_page_of_an_allowed_origin(http, return_to):
     assert "code" in await sign_on(http, return_to)
+
+
+async def test_logins_that_are_begun_and_not_finished_are_slowed_down_by_address(sso_settings, starting, rows):
+    async with starting(build(sso_settings(throttle_address=3))) as http:
+        for _ in range(5):
+            assert "code" in await sign_on(http)
+        for _ in range(3):
+            assert (await http.get("/sso/login", params={"return_to": RETURN_TO})).status_code == 302
+        begun = rows("SELECT count(*) FROM sso_logins")
+        refused = await http.get("/sso/login", params={"return_to": RETURN_TO})
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
+        assert 0 < int(refused.headers["retry-after"]) <= 60
+        assert rows("SELECT count(*) FROM sso_logins") == begun
+        login = await http.post("/login", json={"email": EMAIL, "password": PASSWORD})
+        assert login.status_code == 200, "a password is another matter"
+
+
+async def test_a_provider_that_is_away_makes_nobody_wait(sso_settings, starting, provider):
+    provider.wrong["/.well-known/openid-configuration"] = Response(status_code=500)
+    async with starting(build(sso_settings(throttle_address=1))) as http:
+        for _ in range(3):
+            assert (await http.get("/sso/login", params={"return_to": RETURN_TO})).status_code == 503
+        provider.wrong.clear()
+        assert "code" in await sign_on(http)
 
 
 async def test_no_transaction_is_open_while_the_provider_is_asked(sso_settings, starting, provider):

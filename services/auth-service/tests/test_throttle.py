@@ -124,6 +124,24 @@ async def test_attempts_at_once_do_not_slip_through(throttle):
     assert sorted(waits) == [0] * 3 + [1] * 9
 
 
+async def test_what_is_begun_counts_until_it_is_finished(throttle):
+    async def begin():
+        async with throttle.beginning(address="192.0.2.1"):
+            pass
+
+    for _ in range(8):
+        await begin()
+        await throttle.finished(address="192.0.2.1")
+    for _ in range(6):
+        await begin()
+    with pytest.raises(TooManyAttempts) as refused:
+        await begin()
+    assert refused.value.retry_after == 1
+    assert await wrong(throttle) == 0, "logins by password have a count of their own"
+    async with throttle.beginning(address="192.0.2.9"):
+        pass
+
+
 async def test_an_attempt_that_nobody_judged_does_not_count(throttle):
     for _ in range(8):
         with pytest.raises(RuntimeError):

@@ -48,9 +48,18 @@ async def test_a_client_bound_user_has_the_client_in_their_token(app, starting, 
 
 async def test_an_address_is_taken_once_in_any_spelling(http, as_user):
     assert (await http.post("/users", json=NEW, headers=as_user())).status_code == 201
-    again = await http.post("/users", json=NEW | {"email": "GRACE@example.COM"}, headers=as_user())
-    assert again.status_code == 409
-    assert again.json()["code"] == "already_exists"
+    # in capitals, full-width, mathematical and circled letters, with blanks, and a full-width @ and stop
+    for spelling in (
+        "GRACE@example.COM",
+        "\uff47race@example.com",
+        "\U0001d420race@example.com",
+        "\u24d6race@example.com",
+        " grace@example.com ",
+        "grace\uff20example\uff0ecom",
+        "grace@\uff45xample.com",
+    ):
+        again = await http.post("/users", json=NEW | {"email": spelling}, headers=as_user())
+        assert (again.status_code, again.json()["code"]) == (409, "already_exists"), ascii(spelling)
 
 
 async def test_of_two_at_once_one_gets_the_address(http, as_user):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -191,10 +192,14 @@ class Api:
 
 
 @pytest.fixture
-def settings(postgres_url: str) -> Settings:
+def settings(postgres_url: str, tmp_path: Path) -> Settings:
     """No sweep but the one at the start: tests call theirs."""
     return Settings(
-        database_url=postgres_url, task_queue_url="memory://", sweep_interval=timedelta(hours=1), log_level="WARNING"
+        database_url=postgres_url,
+        task_queue_url="memory://",
+        sweep_interval=timedelta(hours=1),
+        log_level="WARNING",
+        audit_spool=tmp_path / "audit",
     )
 
 

@@ -54,4 +54,4 @@ async def test_metrics_have_the_promised_names(api):
 async def test_readiness_names_each_dependency(api):
     ready = (await api.http.get("/health/ready")).json()
     assert ready["status"] == "ok"
-    assert set(ready["dependencies"]) == {"postgres", "redis"}
+    assert set(ready["dependencies"]) == {"postgres", "redis", "audit"}

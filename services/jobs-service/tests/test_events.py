@@ -20,7 +20,10 @@ from jobs_service.events import stream as events_of
 from jobs_service.main import build
 from jobs_service.routes import jobs as job_routes
 from jobs_service.settings import Settings
-from triton_common.testing import KEY, free_port
+from triton_common.api_keys import ApiKeys
+from triton_common.auth import ApiKeyInvalid, KeysUnavailable, TokenVerifier
+from triton_common.revocations import Kind, Revocation
+from triton_common.testing import AUDIENCE, ISSUER, KEY, free_port
 
 STREAM = {"Accept": "text/event-stream"}
 FIELDS = {"seq", "at", "kind", "status", "progress", "stage", "message"}
@@ -193,6 +196,46 @@ async def test_a_quiet_stream_has_a_heartbeat(api, served):
             beats += lines[0].startswith(": ping")
             if beats == 2:
                 break
+
+
+async def test_a_stream_ends_when_its_token_is_revoked_and_no_other_does(api, served):
+    job = await api.job()
+    theirs, others = (api.as_user("viewer", sid=session) for session in ("a-session", "another"))
+    async with streaming(served[1], job, theirs) as (_, blocks), streaming(served[1], job, others) as (_, going_on):
+        assert [event["kind"] for event in await events(blocks, 1)] == ["submitted"]
+        served[0].state.verifier.revoke([Revocation(Kind.SESSION, "a-session", int(time.time()) + 600)])
+        assert [lines async for lines in blocks if not lines[0].startswith(": ping")] == [[": the token is revoked"]]
+        await api.post(f"/api/v1/jobs/{job['id']}/cancel")
+        assert [event["kind"] for event in await events(going_on)] == ["submitted", "cancelled"]
+    async with streaming(served[1], job, theirs) as (answer, _):
+        assert answer.status_code == 401
+
+
+async def _no_keys():
+    raise KeysUnavailable
+
+
+async def test_a_stream_goes_on_while_nobody_can_say_whether_its_api_key_is_good(api, served):
+    """A revoked key is asked about at auth-service, which may be away for a while."""
+    job = await api.job()
+    key = f"trk_{'k' * 43}"
+    owner = await served[0].state.verifier.verify(api.admin["Authorization"].removeprefix("Bearer "))
+    answers = [owner.model_copy(update={"token": key}), KeysUnavailable(), KeysUnavailable(), ApiKeyInvalid()]
+
+    async def ask(_):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    served[0].state.verifier = TokenVerifier(
+        _no_keys, issuer=ISSUER, audience=AUDIENCE, api_keys=ApiKeys(ask, revocations_are_read=lambda: True)
+    )
+    async with streaming(served[1], job, {"Authorization": f"Bearer {key}"}) as (_, blocks):
+        assert [event["kind"] for event in await events(blocks, 1)] == ["submitted"]
+        served[0].state.verifier.revoke([Revocation(Kind.TOKEN, owner.token_id, int(time.time()) + 600)])
+        assert [lines async for lines in blocks if not lines[0].startswith(": ping")] == [[": the token is revoked"]]
+    assert not answers
 
 
 async def test_streams_hold_no_connection(api, served):
@@ -475,6 +518,7 @@ async def test_an_event_that_cannot_be_read_ends_its_own_streams_alone(api, app)
     api.sql("UPDATE job_events SET stage = 'dreaming' WHERE job_id = %(id)s", id=strange["id"])
     async with asyncio.timeout(10):
         follower, later = app.state.follower, time.time() + 60
-        assert [event async for event in events_of(follower, UUID(strange["id"]), after=0, until=later)] == []
+        asked = {"after": 0, "until": later, "allowed": None, "every": 60}
+        assert [event async for event in events_of(follower, UUID(strange["id"]), **asked)] == []
         await api.post(f"/api/v1/jobs/{other['id']}/cancel")
-        assert len([event async for event in events_of(follower, UUID(other["id"]), after=0, until=later)]) == 2
+        assert len([event async for event in events_of(follower, UUID(other["id"]), **asked)]) == 2

@@ -4,6 +4,7 @@ import base64
 import json
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -79,24 +80,30 @@ def login(
 
 
 @sentences
-async def logout(url: UrlOption = None, state: StateOption = DEFAULT_STATE) -> None:
-    """End the session on the platform, and forget it here: also when the platform does not answer."""
+async def logout(as_json: JsonOption = False, url: UrlOption = None, state: StateOption = DEFAULT_STATE) -> None:
+    """End the session on the platform, and forget it here: also when the platform does not answer.
+
+    --json answers {"platform", "ended"}.
+    """
     logins = Logins()
     api = _platform(url, State(state), logins)
     async with logins.locked():
         known = logins.get(api.url)
-        if known is None:
-            say(f"Nobody is logged in at {api.url}.")
-            return
-        logins.remove(api.url)
+        if known is not None:
+            logins.remove(api.url)
     try:
-        await _end(api, known)
+        if known is not None:
+            async with api:
+                await _end(api, known.refresh_token)
     except CommandFailed as error:
         raise CommandFailed(
-            f"The session of {clean(known.email)} is forgotten here, and goes on at {api.url}, which was not told: "
-            f"log in again and end it there with `triton sessions end`. {error}"
+            f"The session is forgotten here, and goes on at {api.url}, which was not told: log in again, and end it "
+            f"there with `triton sessions end`. {error}"
         ) from None
-    say(f"Logged out at {api.url}.")
+    if as_json:
+        print(json.dumps({"platform": api.url, "ended": known is not None}))
+    else:
+        say(f"Logged out at {api.url}." if known else f"Nobody is logged in at {api.url}.")
 
 
 @sentences
@@ -125,26 +132,30 @@ def _email(known: Login | None) -> str:
 
 
 async def _begin(api: "Api", logins: Logins, path: str, body: Json) -> Json:
-    """Begin a session and keep it; the one that was kept before ends."""
+    """Begin a session and keep it; the one that was kept before ends. One that cannot be kept ends too."""
     async with api:
         asked_at = time.time()
         pair = await api.post(path, json=body)
         api.token = pair["access_token"]
-        who = await _who(api)
-        async with logins.locked():
-            before = logins.get(api.url)
-            logins.put(api.url, Login.of(pair, email=str(who["email"]), asked_at=asked_at), last=True)
-    if before is not None:
         try:
-            await _end(api, before)
-        except CommandFailed as error:
-            say(f"The session before goes on, since its end was not heard of: {error}", style="yellow")
+            who = await _who(api)
+            async with logins.locked():
+                before = logins.get(api.url)
+                logins.put(api.url, Login.of(pair, email=str(who["email"]), asked_at=asked_at), last=True)
+        except BaseException:
+            with suppress(CommandFailed):
+                await _end(api, pair["refresh_token"])
+            raise
+        if before is not None:
+            try:
+                await _end(api, before.refresh_token)
+            except CommandFailed as error:
+                say(f"The session before goes on, since its end was not heard of: {error}", style="yellow")
     return who
 
 
-async def _end(api: "Api", login: Login) -> None:
-    async with api:
-        await api.call("POST", f"{AUTH}/logout", json={"refresh_token": login.refresh_token})
+async def _end(api: "Api", refresh_token: str) -> None:
+    await api.call("POST", f"{AUTH}/logout", json={"refresh_token": refresh_token})
 
 
 async def _who(api: "Api") -> Json:
@@ -180,22 +191,21 @@ def _signed_on(api: "Api") -> str:
     return_to = f"{api.url}/?{urlencode({'triton-login': ours})}"
 
     async def check() -> None:
-        """Raises what the platform has against it, before anybody opens a browser."""
+        """Raises what the platform has against any single sign-on. Ours begins in the browser: one that begins here
+        would count as one that nobody finishes."""
         async with api:
-            await api.text(f"{AUTH}/sso/login", return_to=return_to)
+            try:
+                await api.text(f"{AUTH}/sso/login", return_to="nowhere")
+            except Refused as error:
+                if error.code != "return_to_not_allowed":
+                    raise
 
-    try:
-        until_signal(check())
-    except Refused as error:
-        if error.code == "return_to_not_allowed":
-            raise CommandFailed(
-                f"{api.url} lets no single sign-on come back to it: its AUTH_SSO_RETURN_ORIGINS must name {api.url}."
-            ) from None
-        raise
+    until_signal(check())
     say(
         f"Open this in a browser, and log in:\n\n  {api.url}{AUTH}/sso/login?{urlencode({'return_to': return_to})}\n\n"
         f"It ends at {api.url}. Copy the whole address from the browser's address bar, and paste it here within a "
-        "minute; it is not shown."
+        "minute; it is not shown.\nIf the browser shows return_to_not_allowed instead, the platform's "
+        f"AUTH_SSO_RETURN_ORIGINS must name {api.url}."
     )
     try:
         parts = urlsplit(asked("Address", hidden=True).strip())

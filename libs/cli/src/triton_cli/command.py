@@ -44,7 +44,9 @@ StateOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", envvar="TRITON_URL", help="The platform.", show_default="the one that runs here"),
+    typer.Option(
+        "--url", envvar="TRITON_URL", help="The platform.", show_default="of the last login, else what runs here"
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 PasswordStdinOption = Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin, one line.")]

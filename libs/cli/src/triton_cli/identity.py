@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import httpx2
 
-from triton_cli.api import Api, Refused, Unreachable
+from triton_cli.api import LOST, Api, Refused, Unreachable
 from triton_cli.command import DEFAULT_STATE
 from triton_cli.saved import Login, Logins
 from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State, url_of
@@ -113,9 +113,10 @@ async def _refreshed(logins: Logins, login: Login, api: Api) -> str:
             if last or error.refused:
                 raise
         except Refused as error:
-            if error.status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.UNPROCESSABLE_ENTITY):
+            if error.status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.UNPROCESSABLE_CONTENT):
                 raise LoginNeeded(api.url) from None
-            raise
+            if last or error.status not in LOST:
+                raise
         else:
             break
     renewed = Login.of(pair, email=login.email, asked_at=asked_at)

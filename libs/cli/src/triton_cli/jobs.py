@@ -26,6 +26,7 @@ from triton_cli.command import (
     sentences,
 )
 from triton_cli.filters import Json, Priority, duration, key, pair, time_limit
+from triton_cli.lists import span
 from triton_cli.state import CommandFailed, WrongUsage
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ async def _waited(job_id: str, follow: Coroutine[Any, Any, T], patience: float |
         async with asyncio.timeout(patience):
             return await follow
     except TimeoutError:
-        say(f"Job {job_id} is not over after {reading.span(patience or 0)}; it goes on: `triton jobs watch {job_id}`.")
+        say(f"Job {job_id} is not over after {span(patience or 0)}; it goes on: `triton jobs watch {job_id}`.")
         raise typer.Exit(TIMED_OUT) from None
     except asyncio.CancelledError:
         say(f"Job {job_id} goes on: `triton jobs watch {job_id}` shows it, `triton jobs cancel {job_id}` stops it.")

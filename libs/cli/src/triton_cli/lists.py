@@ -2,9 +2,10 @@
 differ in a few words."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from triton_cli.api import Api
 
 LIMIT: Final = 50
+UNBROKEN: Final = ("id", "kid", "at", "role", "method", "outcome", "status", "current")
+NARROWEST: Final = 10  # characters that a column keeps which is broken into lines
+LONGEST: Final = 44  # characters of a text in a table: a whole key id, and as much of a browser's name
 
 LimitOption = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, help="How many of the newest.", show_default=str(LIMIT))
@@ -52,10 +56,12 @@ class Extent:
 
 @dataclass(frozen=True)
 class Noun:
-    """A kind of thing: where the API has it, what its columns are, and how the one that is named is found."""
+    """A kind of thing: where the API has it, its columns for programs, those that a terminal has room for, and how the
+    one that is named is found."""
 
     path: str
     columns: Sequence[str]
+    shown: Sequence[str]
     find: "Callable[[Api, str], Awaitable[str]]"
     metavar: str
 
@@ -101,7 +107,7 @@ async def list_of(api: "Api", noun: Noun, filters: Json, *, extent: Extent, as_j
         extent=extent,
         as_json=as_json,
         cells=lambda item: cells_of(item, noun.columns),
-        table=lambda items: table_of(items, noun.columns),
+        table=lambda items: table_of(items, noun.shown),
     )
 
 
@@ -122,13 +128,28 @@ def cells_of(item: Json, names: Sequence[str]) -> list[Any]:
 
 
 def table_of(items: list[Json], names: Sequence[str]) -> Table:
-    """For people."""
+    """For people: without the columns that are empty, and times by how long ago they were, or in how long they are."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in names:
-        table.add_column(name.removesuffix("_at").replace("_", " "), overflow="fold", no_wrap=name in ("id", "kid"))
-    for item in items:
-        table.add_row(*(Text(clean(_short(item.get(name)))) for name in names))
+    now = datetime.now(UTC)
+    rows = [[_short(item.get(name), now) for name in names] for item in items]
+    kept = [number for number in range(len(names)) if any(row[number] for row in rows)]
+    for number in kept:
+        name = names[number]
+        title = name.removesuffix("_at").replace("_", " ")
+        whole = name in UNBROKEN or name.endswith("_at")
+        table.add_column(title, overflow="fold", no_wrap=whole, min_width=None if whole else NARROWEST)
+    for row in rows:
+        table.add_row(*(Text(clean(row[number])) for number in kept))
     return table
+
+
+def span(seconds: float) -> str:
+    """How long, to about one part in a hundred: 12 s, 15 min, 30 h, 9 d."""
+    for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if seconds < length * most:
+            amount = seconds / length
+            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.2g} {unit}"
+    return f"{seconds / 86_400:.0f} d"
 
 
 def listing(noun: Noun, explained: str) -> Callable[..., None]:
@@ -259,15 +280,15 @@ def _shown(value: Any) -> str:
             return str(value)
 
 
-def _short(value: Any) -> str:
-    """A value in a table: a time to the minute, in this machine's zone."""
-    match value:
-        case None:
-            return ""
-        case str() if len(value) > len("2026-11-22T18:30") and value[10:11] == "T":
-            try:
-                return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M")
-            except ValueError:
-                return value
-        case _:
-            return _shown(value)
+def _short(value: Any, now: datetime) -> str:
+    """A value in a table."""
+    if value is None:
+        return ""
+    text = _shown(value)
+    if re.match(r"\d{4}-\d\d-\d\dT", text):
+        try:
+            ago = (now - datetime.fromisoformat(text)).total_seconds()
+        except (ValueError, TypeError):
+            return text
+        return f"{span(ago)} ago" if ago >= 0 else f"in {span(-ago)}"
+    return text if isinstance(value, list) or len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -39,18 +39,21 @@ async def _api_key_id(api: "Api", text: str) -> str:
 ACCOUNTS: Final = Noun(
     path="/api/v1/auth/service-accounts",
     columns=("id", "name", "scopes", "client_id", "created_at", "last_used_at", "deactivated_at"),
+    shown=("id", "name", "scopes", "client_id", "last_used_at", "deactivated_at"),
     find=_account_id,
     metavar="ID|NAME",
 )
 API_KEYS: Final = Noun(
     path="/api/v1/auth/api-keys",
     columns=("id", "name", "hint", "scopes", "created_at", "expires_at", "last_used_at"),
+    shown=("id", "name", "scopes", "expires_at", "last_used_at"),
     find=_api_key_id,
     metavar="ID|NAME",
 )
 KEYS: Final = Noun(
     path="/api/v1/auth/keys",
     columns=("kid", "alg", "status", "created_at", "signs_from", "verifies_until"),
+    shown=("kid", "status", "created_at", "verifies_until"),
     find=quoted,
     metavar="KID",
 )
@@ -114,8 +117,9 @@ def rotate_secret(
     account: AccountArgument,
     *,
     keep_old: Annotated[
-        float, typer.Option("--keep-old", parser=duration, metavar="TIME", help="The old one works as long: 10m, 2d.")
-    ] = 0.0,
+        float | None,
+        typer.Option("--keep-old", parser=duration, metavar="TIME", help="The old one works as long: 10m, 2d."),
+    ] = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
@@ -129,7 +133,7 @@ def rotate_secret(
     async def rotate() -> Json:
         async with api:
             path = f"{ACCOUNTS.path}/{await _account_id(api, account)}/rotate-secret"
-            rotated: Json = await api.post(path, json={"keep_old_for_seconds": int(keep_old)})
+            rotated: Json = await api.post(path, json={"keep_old_for_seconds": int(keep_old or 0)})
             return rotated
 
     made = until_signal(rotate())
@@ -173,7 +177,7 @@ async def list_keys(as_json: JsonOption = False, url: UrlOption = None, state: S
     if as_json:
         print(json.dumps(found))
     elif output.is_terminal:
-        output.print(table_of(found["items"], KEYS.columns))
+        output.print(table_of(found["items"], KEYS.shown))
     else:
         print("".join(f"{columns(cells_of(key, KEYS.columns))}\n" for key in found["items"]), end="")
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_cli import account, jobs, machines, people
+from triton_cli import account, auditing, jobs, machines, people
 from triton_cli.command import (
     DEFAULT_STATE,
     JsonOption,
@@ -64,6 +64,7 @@ for group, name in (
     (machines.accounts, "service-accounts"),
     (machines.api_keys, "api-keys"),
     (machines.keys, "keys"),
+    (auditing.app, "audit"),
 ):
     app.add_typer(group, name=name, rich_help_panel=ACCOUNTS)
 

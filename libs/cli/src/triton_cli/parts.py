@@ -35,7 +35,16 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
         f"TRITON_{name}_URL": f"http://127.0.0.1:{port + offset}"
         for offset, name in enumerate(("AUTH", "JOBS", "ANALYTICS", "AGENTS", "CONSOLE"), start=1)
     }
-    common = os.environ | urls | {"REDIS_URL": redis.url, "PYTHONUNBUFFERED": "1", "AGNO_TELEMETRY": "false"}
+    common = (
+        os.environ
+        | urls
+        | {
+            "REDIS_URL": redis.url,
+            "TRITON_AUDIT_SPOOL": str(state.audit),
+            "PYTHONUNBUFFERED": "1",
+            "AGNO_TELEMETRY": "false",
+        }
+    )
     agent = common | {
         "TASK_QUEUE_URL": redis.url,
         "AGENT_CLIENT_ID": "agent-runner",

@@ -58,12 +58,14 @@ async def user_id(api: "Api", text: str) -> str:
 USERS: Final = Noun(
     path="/api/v1/auth/users",
     columns=("id", "email", "role", "client_id", "created_at", "last_login_at", "deactivated_at"),
+    shown=("id", "email", "role", "client_id", "last_login_at", "deactivated_at"),
     find=user_id,
     metavar="ID|EMAIL",
 )
 SESSIONS: Final = Noun(
     path="/api/v1/auth/sessions",
     columns=("id", "method", "address", "user_agent", "created_at", "last_used_at", "expires_at", "current"),
+    shown=("id", "address", "user_agent", "last_used_at", "current"),
     find=quoted,
     metavar="ID",
 )

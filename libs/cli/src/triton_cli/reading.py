@@ -31,7 +31,7 @@ from triton_cli.filters import (
     chosen,
     resolved,
 )
-from triton_cli.lists import AllOption, CursorOption, Extent, LimitOption, listed, show
+from triton_cli.lists import AllOption, CursorOption, Extent, LimitOption, listed, show, span
 
 STYLES: Final = {"completed": "green", "failed": "red", "cancelled": "dim", "processing": "cyan"}
 
@@ -103,15 +103,6 @@ async def stats(
             f"({window['completed_per_minute']:,.1f} a minute), {window['failed']:,} failed, "
             f"{window['cancelled']:,} cancelled"
         )
-
-
-def span(seconds: float) -> str:
-    """How long, to about one part in a hundred: 12 s, 15 min, 30 h, 9 d."""
-    for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
-        if seconds < length * most:
-            amount = seconds / length
-            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.2g} {unit}"
-    return f"{seconds / 86_400:.0f} d"
 
 
 def _cells(job: Json) -> list[Any]:

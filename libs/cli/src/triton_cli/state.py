@@ -65,6 +65,7 @@ class State:
         self.redis = self.folder / "redis"
         self.clickhouse = self.folder / "clickhouse"
         self.spool = self.folder / "spool"
+        self.audit = self.folder / "audit"
         self.secrets_file = self.folder / "secrets.json"
         self._lock = self.folder / "lock"
         self._stack = self.folder / "stack.json"
@@ -83,7 +84,7 @@ class State:
         self.check_name()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (self.logs, self.documents, self.redis, self.clickhouse, self.spool):
+            for folder in (self.logs, self.documents, self.redis, self.clickhouse, self.spool, self.audit):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 folder.chmod(0o700)
         except OSError as error:
@@ -193,7 +194,7 @@ class State:
 
     def delete(self) -> None:
         """Delete all that a stack put here, and nothing else: the folder may be one that somebody named by mistake."""
-        for folder in (self.logs, self.documents, self.postgres, self.redis, self.clickhouse, self.spool):
+        for folder in (self.logs, self.documents, self.postgres, self.redis, self.clickhouse, self.spool, self.audit):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.secrets_file, self._stack, self._lock, *self.folder.glob("*.stamp")):
             file.unlink(missing_ok=True)

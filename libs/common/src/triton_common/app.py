@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
 from triton_common.api_keys import ApiKeys, remote_principal
+from triton_common.audit import recorded_routes
 from triton_common.auth import TokenVerifier, remote_keys
 from triton_common.errors import (
     AppError,
@@ -35,8 +36,9 @@ from triton_common.hot import HotPath, HotRoute, hot_routes
 from triton_common.logging import configure_logging, log_context, log_line
 from triton_common.revocations import Revocation, RevocationFeed
 from triton_common.schemas import DependencyHealth, Health, Problem
-from triton_common.settings import CommonSettings
+from triton_common.settings import CommonSettings, Environment
 from triton_common.telemetry import HTTP_DURATION, HTTP_REQUESTS, configure_tracing, span_below
+from triton_common.trail import Trail
 
 Check = Callable[[FastAPI], Awaitable[None]]
 """A readiness check: an async function named after the dependency; it raises when that is down."""
@@ -44,6 +46,7 @@ Check = Callable[[FastAPI], Awaitable[None]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 CHECK_TIMEOUT: Final = 2.0  # seconds; a hung dependency must not hang the answer
+LONG_WAIT: Final = 60.0  # seconds of an event for the audit log: it was sent twice by then
 REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._-]{8,64}$")
 
 
@@ -71,8 +74,8 @@ def create_app(
             _drain_on_sigterm(app)
             if verifier is None:
                 await stack.enter_async_context(app.state.verifier)
-            if feed is not None:
-                await stack.enter_async_context(feed.following())
+            for part in background:
+                await stack.enter_async_context(part())
             if lifespan is not None:
                 await stack.enter_async_context(lifespan(app))
             logger.bind(version=version).info("service started")
@@ -90,7 +93,9 @@ def create_app(
 
     redis_url = settings.redis_url.get_secret_value()
     feed = RevocationFeed(redis_url, revoke) if redis_url else None
-    checks = [*readiness, revocations] if redis_url else readiness
+    trail = _trail(settings, name) if any(recorded_routes(router.routes) for router in routers) else None
+    checks = [*readiness, *([revocations] if feed else []), *([audit] if trail else [])]
+    background = [*([feed.following] if feed else []), *([trail.open] if trail else [])]
     app = _Service(
         title=name,
         version=version,
@@ -104,6 +109,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},  # RequestMiddleware has ours: one span, not five
     )
     app.state.settings = settings
+    app.state.audit = trail
     app.state.draining = asyncio.Event()
     app.state.verifier = verifier or TokenVerifier(
         remote_keys(f"{settings.auth_url}/api/v1/auth/.well-known/jwks.json"),
@@ -121,6 +127,23 @@ def create_app(
     app.add_middleware(CrashMiddleware)  # inside what is added next, and what _Service puts around all
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, uploads=uploads)
     return app
+
+
+async def audit(app: FastAPI) -> None:
+    """Readiness: events wait on disk without harm; when they cannot, what must be recorded is refused."""
+    trail: Trail = app.state.audit
+    if not trail.writable:
+        raise Degraded("what must be recorded is refused: the audit log's spool cannot be written")
+    if trail.oldest > LONG_WAIT:
+        raise Degraded("events wait on disk until Redis and auth-service take them")
+
+
+def _trail(settings: CommonSettings, name: str) -> Trail:
+    if settings.audit_spool is None and settings.environment is not Environment.DEV:
+        raise ValueError(
+            "set TRITON_AUDIT_SPOOL: events for the audit log that are lost with a process are only for dev"
+        )
+    return Trail(settings.audit_spool, source=name, redis_url=settings.redis_url.get_secret_value())
 
 
 class _Service(FastAPI):

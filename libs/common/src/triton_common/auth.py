@@ -409,6 +409,7 @@ class _Bearer(HTTPBearer):
             raise MissingToken("Send Authorization: Bearer with the access_token of POST /api/v1/auth/login.")
         verifier: TokenVerifier = request.app.state.verifier
         principal = verifier.known(token) or await verifier.verify(token)
+        request.state.principal = principal  # who it was that is refused, for the audit log
         if self._scope is not None and self._scope not in principal.scopes:
             raise InsufficientScope(f"This needs the scope {self._scope}.")
         return principal

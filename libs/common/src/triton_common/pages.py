@@ -1,14 +1,16 @@
-"""Pages of lists: how many, and from where on, by a cursor that says nothing to its bearer."""
+"""Pages of lists: how many, and from where on, by a cursor that says nothing to its bearer. And a list's conditions."""
 
 import base64
 import binascii
 import json
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Depends, Query, Request
 
-from triton_common.errors import BadRequest
+from triton_common.errors import BadRequest, ValidationFailed
+from triton_common.schemas import ProblemDetail
 
 
 class InvalidCursor(BadRequest):
@@ -17,6 +19,22 @@ class InvalidCursor(BadRequest):
 
 LimitQuery = Annotated[int, Query(alias="limit", ge=1, le=200, description="Items a page")]
 CursorQuery = Annotated[str | None, Query(alias="cursor", max_length=500, description="next_cursor of the page before")]
+
+
+def once(*several: str) -> Any:
+    """A dependency: each parameter of the query but `several` comes once. Of two FastAPI would take the last."""
+
+    async def check(request: Request) -> None:
+        names = Counter(name for name, _ in request.query_params.multi_items())
+        details = [
+            ProblemDetail(field=f"query.{name}", issue="Input should come once", code="repeated")
+            for name, count in names.items()
+            if count > 1 and name not in several
+        ]
+        if details:
+            raise ValidationFailed("Correct the fields named in details.", details=details)
+
+    return Depends(check)
 
 
 def encode_cursor(*values: str) -> str:

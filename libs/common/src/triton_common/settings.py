@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
@@ -42,6 +43,9 @@ class CommonSettings(BaseSettings):
     token_audience: str = Field(default="triton", validation_alias="TRITON_TOKEN_AUDIENCE")
     redis_url: SecretStr = Field(
         default=SecretStr(""), validation_alias="REDIS_URL", description="Without it, tokens are good until they expire"
+    )
+    audit_spool: Path | None = Field(
+        default=None, validation_alias="TRITON_AUDIT_SPOOL", description="Without it, events are gone with the process"
     )
     auth_url: str = Field(default="http://127.0.0.1:8001", validation_alias="TRITON_AUTH_URL")
 

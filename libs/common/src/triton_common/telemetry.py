@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 HTTP_REQUESTS = Counter("http_requests_total", "Requests answered", ["service", "method", "route", "status"])
 HTTP_DURATION = Histogram(
@@ -18,6 +18,10 @@ HTTP_DURATION = Histogram(
     "From the first byte of a request to the last of its answer",
     ["service", "method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+AUDIT_WAITING = Gauge("triton_audit_events_waiting", "Events on disk that the audit log has not confirmed", ["service"])
+AUDIT_OLDEST = Gauge(
+    "triton_audit_oldest_waiting_age_seconds", "Age of the oldest such event that was sent; 0 without one", ["service"]
 )
 
 tracer = trace.get_tracer("triton")

@@ -29,6 +29,7 @@ from joserfc.jwk import KeySet, OKPKey
 from uuid_utils.compat import uuid7
 
 from triton_common.auth import ALGORITHM, SCOPES_OF_ROLE, TOKEN_TYPE, TokenVerifier
+from triton_common.messages import AuditEvent
 from triton_common.openapi import openapi_file, openapi_text
 
 WORKSPACE = next(folder for folder in Path(__file__).parents if (folder / "uv.lock").exists())
@@ -127,6 +128,12 @@ class Wire:
                     sink.sendall(data)
             if generation == self._generation and not self._swallows:
                 sink.shutdown(socket.SHUT_WR)
+
+
+def recorded_events(spool: Path) -> list[AuditEvent]:
+    """What lies in a spool of the audit log, the oldest first."""
+    lines = [line for file in spool.glob("*.spool/*.ndjson") for line in file.read_bytes().splitlines()]
+    return sorted((AuditEvent.model_validate_json(line) for line in lines), key=lambda event: event.id)
 
 
 def access_token(

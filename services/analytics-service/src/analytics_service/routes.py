@@ -16,6 +16,7 @@ from analytics_service.prospects import Prospects, Tenant
 from analytics_service.schemas import IngestBatch
 from analytics_service.settings import Settings
 from analytics_service.uploads import InvalidGzip, InvalidMultipart, UploadTypeNotSupported, received
+from triton_common.audit import event_of, recorded
 from triton_common.auth import TOKEN_ERRORS, CurrentPrincipal, InsufficientScope, KeysUnavailable, require
 from triton_common.client import ServiceUnreachable
 from triton_common.errors import BadRequest, ContentTooLarge, ProspectNotFound, problems
@@ -28,6 +29,7 @@ from triton_common.schemas import (
     Page,
     SummaryReport,
 )
+from triton_common.trail import AuditUnavailable
 
 router = APIRouter(
     prefix="/api/v1/analytics/prospects/{prospect_id}",
@@ -40,6 +42,7 @@ router = APIRouter(
         AnalyticsBusy,
         KeysUnavailable,
         ServiceUnreachable,
+        AuditUnavailable,
     ),
 )
 
@@ -64,7 +67,9 @@ class UploadBroken(BadRequest):
 
 async def _tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
     prospects: Prospects = request.app.state.prospects
-    return await prospects.tenant(principal, prospect_id)
+    tenant = await prospects.tenant(principal, prospect_id)
+    event_of(request).tell(client_id=tenant.client_id)  # every route about a prospect records
+    return tenant
 
 
 async def _clickhouse(request: Request) -> ClickHouse:
@@ -82,7 +87,11 @@ ClickHouseDep = Annotated[ClickHouse, Depends(_clickhouse)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-@router.get("/batches", dependencies=[require("data:read")], responses=problems(InvalidCursor))
+@router.get(
+    "/batches",
+    dependencies=[recorded("batch.listed", on="prospect"), require("data:read")],
+    responses=problems(InvalidCursor),
+)
 async def list_batches(
     tenant: TenantDep, clickhouse: ClickHouseDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> Page[IngestBatch]:
@@ -91,7 +100,9 @@ async def list_batches(
 
 
 @router.get(
-    "/batches/{batch_id}", dependencies=[require("data:read")], responses=problems(ProspectNotFound, BatchNotFound)
+    "/batches/{batch_id}",
+    dependencies=[recorded("batch.read", on="prospect"), require("data:read")],
+    responses=problems(ProspectNotFound, BatchNotFound),
 )
 async def get_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID) -> IngestBatch:
     """One batch, with the rows it refused."""
@@ -100,7 +111,7 @@ async def get_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: UUID
 
 @router.delete(
     "/batches/{batch_id}",
-    dependencies=[require("data:write")],
+    dependencies=[recorded("data.deleted", on="prospect"), require("data:write")],
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problems(ProspectNotFound, BatchNotFound),
 )
@@ -109,19 +120,27 @@ async def delete_batch(tenant: TenantDep, clickhouse: ClickHouseDep, batch_id: U
     await batches.delete(clickhouse, tenant, batch_id)
 
 
-@router.get("/reports/summary", dependencies=[require("data:read")])
+@router.get(
+    "/reports/summary", dependencies=[recorded("report.read", on="prospect", report="summary"), require("data:read")]
+)
 async def summary(tenant: TenantDep, clickhouse: ClickHouseDep) -> SummaryReport:
     """The population and what it costs."""
     return await reports.summary(clickhouse, tenant)
 
 
-@router.get("/reports/cost-trend", dependencies=[require("data:read")])
+@router.get(
+    "/reports/cost-trend",
+    dependencies=[recorded("report.read", on="prospect", report="cost-trend"), require("data:read")],
+)
 async def cost_trend(tenant: TenantDep, clickhouse: ClickHouseDep) -> CostTrendReport:
     """Cost by calendar month."""
     return await reports.cost_trend(clickhouse, tenant)
 
 
-@router.get("/reports/conditions", dependencies=[require("data:read")])
+@router.get(
+    "/reports/conditions",
+    dependencies=[recorded("report.read", on="prospect", report="conditions"), require("data:read")],
+)
 async def conditions(
     tenant: TenantDep,
     clickhouse: ClickHouseDep,
@@ -132,7 +151,9 @@ async def conditions(
     return await reports.conditions(clickhouse, tenant, order=order, limit=limit)
 
 
-@router.post("/reports/cohort", dependencies=[require("data:read")])
+@router.post(
+    "/reports/cohort", dependencies=[recorded("report.read", on="prospect", report="cohort"), require("data:read")]
+)
 async def cohort(tenant: TenantDep, clickhouse: ClickHouseDep, wanted: CohortRequest) -> CohortReport:
     """Members with any of the codes, against the rest. A pattern that ends in * takes every code that begins so."""
     return await reports.cohort(clickhouse, tenant, codes=wanted.codes)
@@ -140,7 +161,7 @@ async def cohort(tenant: TenantDep, clickhouse: ClickHouseDep, wanted: CohortReq
 
 @router.post(
     "/{dataset}",
-    dependencies=[require("data:write")],
+    dependencies=[recorded("data.loaded", on="prospect"), require("data:write")],
     status_code=status.HTTP_201_CREATED,
     openapi_extra=UPLOAD,
     responses={
@@ -194,6 +215,7 @@ async def ingest_files(  # noqa: PLR0917  FastAPI names them
             )
     except ClientDisconnect:
         raise UploadBroken from None
+    event_of(request).tell(batch_id=batch.id, rows=batch.rows)
     if not created:
         response.status_code = status.HTTP_200_OK
     response.headers["Location"] = f"{request.url.path.rpartition('/')[0]}/batches/{batch.id}"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -11,10 +11,9 @@ from uuid_utils.compat import uuid7
 from auth_service.models import AuditEvent
 from triton_common.auth import Principal
 from triton_common.logging import current_request_id
+from triton_common.messages import ActorKind, Outcome
 
 SOURCE: Final = "auth-service"
-
-Outcome = Literal["succeeded", "refused", "failed"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Origin:
 class Actor:
     """Who does something. Nobody is known before a login; the platform itself is `system`."""
 
-    kind: Literal["user", "service", "api_key", "anonymous", "system"]
+    kind: ActorKind
     id: str | None = None
 
     @classmethod

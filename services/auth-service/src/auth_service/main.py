@@ -10,10 +10,13 @@ from joserfc.jwk import KeySetSerialization
 
 from auth_service import api_keys, keys, sso, sweeps
 from auth_service.bootstrap import bootstrap
+from auth_service.chain import Sealer
+from auth_service.intake import Intake
 from auth_service.keys import KeyRing
 from auth_service.passwords import Passwords
 from auth_service.revocations import Revoker
 from auth_service.routes import api_keys as api_key_routes
+from auth_service.routes import audit as audit_routes
 from auth_service.routes import keys as key_routes
 from auth_service.routes import service_accounts as service_account_routes
 from auth_service.routes import sessions as session_routes
@@ -80,13 +83,17 @@ def build(settings: Settings | None = None) -> FastAPI:
                 window=chosen.throttle_window,
             )
             app.state.revoker = Revoker(database, redis, apply=apply, access_lifetime=chosen.access_token_ttl)
+            app.state.chain_key = keys.derive(chosen.key_secret, purpose="audit chain")
             background = {
+                asyncio.create_task(Sealer(database, app.state.chain_key).run(), name="audit chain"),
                 asyncio.create_task(app.state.revoker.run(), name="revocations to Redis"),
                 asyncio.create_task(
                     sweeps.run(database, ring, app.state.revoker, rotation=chosen.key_rotation, lead=chosen.key_lead),
                     name="sweeps",
                 ),
             }
+            if redis is not None:
+                background.add(asyncio.create_task(Intake(database, redis).run(), name="audit events from Redis"))
             stack.push_async_callback(_stop, background)
             yield
 
@@ -114,6 +121,7 @@ def build(settings: Settings | None = None) -> FastAPI:
             api_key_routes.internal,
             service_account_routes.router,
             key_routes.router,
+            audit_routes.router,
             gateway.router,
         ],
         lifespan=lifespan,

@@ -158,8 +158,15 @@ class AuditEvent(SQLModel, table=True):
         CheckConstraint("(seq IS NULL) = (hash IS NULL)", name="sealed_whole"),
         UniqueConstraint("seq"),
         Index("ix_audit_events_at", "at", "id"),
-        Index("ix_audit_events_actor", "actor_id", "at"),
-        Index("ix_audit_events_object", "object_kind", "object_id", "at"),
+        Index("ix_audit_events_actor", text("coalesce(actor_id, actor_kind)"), "at", "id"),
+        Index("ix_audit_events_action", "action", "at", "id"),
+        Index("ix_audit_events_object_kind", "object_kind", "at", "id"),
+        Index("ix_audit_events_object_id", "object_id", "at", "id", postgresql_where=text("object_id IS NOT NULL")),
+        Index("ix_audit_events_client_id", "client_id", "at", "id", postgresql_where=text("client_id IS NOT NULL")),
+        Index("ix_audit_events_request_id", "request_id", "at", "id"),
+        Index(
+            "ix_audit_events_not_succeeded", "outcome", "at", "id", postgresql_where=text("outcome <> 'succeeded'")
+        ),
         Index("ix_audit_events_unsealed", "recorded_at", "id", postgresql_where=text("seq IS NULL")),
     )
 

@@ -26,6 +26,7 @@ from triton_common.errors import Unavailable
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 FRESH: Final = 3600.0  # seconds for which the provider's metadata and keys are taken as read
 LEEWAY: Final = 60  # seconds by which its clock may differ from ours
+LONGEST: Final = 2**20  # bytes of an answer, unpacked; the largest providers' keys and metadata have a hundredth
 # What verifies with a public key. HS256 and the like would take the published key for a shared secret.
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"}
@@ -243,7 +244,7 @@ class Provider:
         try:
             async with (
                 asyncio.timeout(self._patience),
-                AsyncOAuth2Client(
+                _Client(
                     self._client_id,
                     self._client_secret,
                     token_endpoint_auth_method=method,
@@ -259,3 +260,25 @@ class Provider:
     def _wrong(self, reason: str) -> SsoProviderUnavailable:
         logger.bind(reason=reason).warning("the identity provider does not answer as it should")
         return SsoProviderUnavailable(retry_after=5)
+
+
+class _AnswerTooLong(ValueError):
+    """The provider's answer has more than LONGEST bytes."""
+
+
+class _Client(AsyncOAuth2Client):  # type: ignore[misc]  # authlib has no types
+    """Reads no answer without end into memory."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """The answer with its body. Raises _AnswerTooLong."""
+        answer = await super().send(request, **options | {"stream": True})
+        body = bytearray()
+        try:
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > LONGEST:
+                    raise _AnswerTooLong
+        finally:
+            await answer.aclose()
+        headers = {name: value for name, value in answer.headers.items() if name in ("content-type", "location")}
+        return httpx2.Response(answer.status_code, headers=headers, content=bytes(body), request=request)

@@ -25,6 +25,7 @@ from auth_service.oidc import Identity, Provider, ProviderAnswerInvalid, SsoProv
 from auth_service.revocations import Revoker
 from auth_service.schemas import Role, TokenPair, normalised_email
 from auth_service.settings import Settings
+from auth_service.throttle import Throttle
 from auth_service.tokens import TokenIssuer
 from auth_service.users import LastAdmin
 from triton_common.auth import Principal
@@ -134,10 +135,15 @@ def configured(settings: Settings) -> SingleSignOn | None:
     )
 
 
-async def begin(database: Database, sso: SingleSignOn, *, return_to: str) -> Begun:
-    """Begin a login. Raises ReturnToNotAllowed, SsoProviderUnavailable."""
+async def begin(database: Database, sso: SingleSignOn, *, throttle: Throttle, origin: Origin, return_to: str) -> Begun:
+    """Begin a login. Raises ReturnToNotAllowed, TooManyAttempts, SsoProviderUnavailable."""
     if not _may_return(return_to, sso.return_origins):
         raise ReturnToNotAllowed("return_to is not at one of AUTH_SSO_RETURN_ORIGINS, or has a fragment.")
+    async with throttle.beginning(address=origin.address):
+        return await _begun(database, sso, return_to=return_to)
+
+
+async def _begun(database: Database, sso: SingleSignOn, *, return_to: str) -> Begun:
     state, browser, nonce, code_verifier = (secrets.token_urlsafe(32) for _ in range(4))
     url = await sso.provider.login_url(state=state, nonce=nonce, code_verifier=code_verifier)
     async with transaction(database) as session:
@@ -159,6 +165,7 @@ async def finish(
     sso: SingleSignOn,
     *,
     revoker: Revoker,
+    throttle: Throttle,
     origin: Origin,
     state: str,
     browser: str | None,
@@ -191,6 +198,7 @@ async def finish(
                 reason=refused.reason,
             )
         return f"{login.return_to}#{urlencode({'error': refused.code})}"
+    await throttle.finished(address=origin.address)
     return f"{login.return_to}#{urlencode({'code': code})}"
 
 

@@ -27,11 +27,12 @@ LONGEST_OF_ADDRESS: Final = 60  # seconds; many people may share an address
 WITHOUT_REDIS: Final = (
     5.0  # seconds until a Redis that did not answer is asked again: a frozen one takes one a question
 )
+PREFIX: Final = "triton:login:"
 REMEMBERED: Final = 100_000  # counters in a process's memory
 
 
 class TooManyAttempts(TooManyRequests):
-    """Too many wrong logins for this account or from this address; wait and try again."""
+    """Too many logins for this account or from this address went wrong; wait and try again."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Gate:
     def pause(self, wrong: int) -> float:
         """Seconds to wait after so many wrong attempts."""
         return float(min(2 ** min(wrong - self.free, 30), self.longest)) if wrong >= self.free else 0.0
+
+
+Gates = tuple[Gate, ...]
+"""Those of one attempt: of an account's, its own is the first."""
 
 
 class Throttle:
@@ -63,6 +68,45 @@ class Throttle:
     async def attempt(self, account: str, *, address: str) -> AsyncIterator[None]:
         """Around a login. Raises TooManyAttempts. An error but Unauthorized or Forbidden is no wrong login."""
         gates = self._gates(account, address)
+        await self._admit(gates)
+        try:
+            yield
+        except (Unauthorized, Forbidden):
+            raise
+        except BaseException:
+            await self._take_back(gates)
+            raise
+        await self._take_back(gates, succeeded=True)
+
+    @asynccontextmanager
+    async def beginning(self, *, address: str) -> AsyncIterator[None]:
+        """Around the beginning of a login that goes on elsewhere: it counts until it is `finished`. Raises
+        TooManyAttempts."""
+        gates = self._gates_of_beginning(address)
+        await self._admit(gates)
+        try:
+            yield
+        except BaseException:  # it has not begun
+            await self._take_back(gates)
+            raise
+
+    async def finished(self, *, address: str) -> None:
+        """A login that was begun there has succeeded."""
+        await self._take_back(self._gates_of_beginning(address))
+
+    def _gates(self, account: str, address: str) -> Gates:
+        name = hashlib.sha256(account.encode()).hexdigest()[:32]
+        place = _network(address)
+        return (
+            Gate(f"{PREFIX}account:{name}", f"{PREFIX}slot:{name}:{place}", self._free[0], LONGEST_OF_ACCOUNT),
+            Gate(f"{PREFIX}address:{place}", f"{PREFIX}slot:{place}", self._free[1], LONGEST_OF_ADDRESS),
+        )
+
+    def _gates_of_beginning(self, address: str) -> Gates:
+        place = _network(address)
+        return (Gate(f"{PREFIX}begun:{place}", f"{PREFIX}slot:begun:{place}", self._free[1], LONGEST_OF_ADDRESS),)
+
+    async def _admit(self, gates: Gates) -> None:
         here, everywhere = self._memory.admit(gates), await self._admitted(gates)
         if here or everywhere:
             if not here:  # one of the two has counted what does not take place
@@ -70,32 +114,17 @@ class Throttle:
             elif not everywhere:
                 await self._run(_TAKE_BACK, gates, [0])
             raise TooManyAttempts(retry_after=math.ceil(max(here, everywhere)))
-        try:
-            yield
-        except (Unauthorized, Forbidden):
-            raise
-        except BaseException:
-            self._memory.take_back(gates, succeeded=False)
-            await self._run(_TAKE_BACK, gates, [0])
-            raise
-        self._memory.take_back(gates, succeeded=True)
-        await self._run(_TAKE_BACK, gates, [1])
 
-    def _gates(self, account: str, address: str) -> tuple[Gate, Gate]:
-        name = hashlib.sha256(account.encode()).hexdigest()[:32]
-        place = _network(address)
-        prefix = "triton:login:"
-        return (
-            Gate(f"{prefix}account:{name}", f"{prefix}slot:{name}:{place}", self._free[0], LONGEST_OF_ACCOUNT),
-            Gate(f"{prefix}address:{place}", f"{prefix}slot:{place}", self._free[1], LONGEST_OF_ADDRESS),
-        )
-
-    async def _admitted(self, gates: tuple[Gate, Gate]) -> float:
+    async def _admitted(self, gates: Gates) -> float:
         """Seconds to wait, as Redis has it; none without Redis."""
         limits = [limit for gate in gates for limit in (gate.free, gate.longest)]
         return float(await self._run(_ADMIT, gates, [self._window, *limits]) or 0)
 
-    async def _run(self, script: str, gates: tuple[Gate, Gate], arguments: list[int]) -> Any:
+    async def _take_back(self, gates: Gates, *, succeeded: bool = False) -> None:
+        self._memory.take_back(gates, succeeded=succeeded)
+        await self._run(_TAKE_BACK, gates, [int(succeeded)])
+
+    async def _run(self, script: str, gates: Gates, arguments: list[int]) -> Any:
         if self._redis is None or time.monotonic() < self._ask_from:
             return None
         keys = [key for gate in gates for key in (gate.count, gate.slot)]
@@ -118,7 +147,7 @@ class Memory:
         self._window = window
         self._values: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key: (its end, its value)
 
-    def admit(self, gates: tuple[Gate, Gate]) -> float:
+    def admit(self, gates: Gates) -> float:
         """Seconds to wait; 0 counts the attempt."""
         now = time.monotonic()
         wait = 0.0
@@ -138,7 +167,7 @@ class Memory:
                 self._set(gate.slot, now + pause, now)
         return 0.0
 
-    def take_back(self, gates: tuple[Gate, Gate], *, succeeded: bool) -> None:
+    def take_back(self, gates: Gates, *, succeeded: bool) -> None:
         """The attempt was no wrong one; after one that succeeded its account begins anew."""
         now = time.monotonic()
         for gate in gates:
@@ -170,7 +199,7 @@ local function pause(gate, wrong)
   return math.min(2 ^ math.min(wrong - free, 30), longest)
 end
 local wait = 0
-for gate = 1, 2 do
+for gate = 1, #KEYS / 2 do
   local due = pause(gate, tonumber(redis.call('GET', KEYS[2 * gate - 1]) or '0'))
   if due > 0 then
     local opens = tonumber(redis.call('GET', KEYS[2 * gate]) or '0')
@@ -182,7 +211,7 @@ for gate = 1, 2 do
   end
 end
 if wait > 0 then return string.format('%.6f', wait) end
-for gate = 1, 2 do
+for gate = 1, #KEYS / 2 do
   local wrong = redis.call('INCR', KEYS[2 * gate - 1])
   redis.call('EXPIRE', KEYS[2 * gate - 1], window)
   local due = pause(gate, wrong)
@@ -192,7 +221,7 @@ return '0'
 """
 
 _TAKE_BACK: Final = """
-for gate = 1, 2 do
+for gate = 1, #KEYS / 2 do
   if tonumber(redis.call('GET', KEYS[2 * gate - 1]) or '0') > 0 then redis.call('DECR', KEYS[2 * gate - 1]) end
 end
 if ARGV[1] == '1' then redis.call('DEL', KEYS[1], KEYS[2]) end

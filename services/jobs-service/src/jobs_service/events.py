@@ -6,7 +6,7 @@ A stream holds no connection: one query a turn asks for what is new to all of th
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 from uuid import UUID
@@ -170,8 +170,31 @@ def _hand_out(new: Row, watches: list[Watch]) -> None:
             watch.end()
 
 
-async def stream(follower: Follower, job_id: UUID, *, after: int, until: float) -> AsyncIterator[ServerSentEvent]:
-    """The job's events after number `after`, as they happen, up to the one that ends it, or `until` (Unix time)."""
+Allowed = Callable[[], Awaitable[bool]]
+"""Whether a stream's reader may go on reading."""
+
+
+async def stream(
+    follower: Follower, job_id: UUID, *, after: int, until: float, allowed: Allowed, every: float
+) -> AsyncIterator[ServerSentEvent]:
+    """The job's events after number `after`, as they happen, up to the one that ends it, to `until` (Unix time), or to a
+    no of `allowed`, which is asked `every` so many seconds. A comment tells of the last two."""
+    check_at = time.monotonic() + every
     with follower.watch(job_id, after=after, until=until) as watch:
-        while (event := await watch.new.get()) is not None:
+        while True:
+            if time.monotonic() >= check_at:
+                if not await allowed():
+                    logger.info("stream ended: its token is revoked")
+                    yield ServerSentEvent(comment="the token is revoked")
+                    return
+                check_at = time.monotonic() + every
+            try:
+                async with asyncio.timeout(check_at - time.monotonic()):
+                    event = await watch.new.get()
+            except TimeoutError:
+                continue
+            if event is None:
+                break
             yield ServerSentEvent(data=event.model_dump_json(), id=str(event.seq))
+    if until <= time.time():
+        yield ServerSentEvent(comment="the token is expired")

@@ -12,7 +12,7 @@ from auth_service.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyPublic, KeyP
 from triton_common.auth import ApiKeyInvalid
 from triton_common.db import DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/auth/api-keys", tags=["api keys"])
@@ -39,7 +39,7 @@ async def create_api_key(  # noqa: PLR0917  FastAPI calls it by name
     return made
 
 
-@router.get("", responses=problems(*ERRORS, SessionRequired, InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(*ERRORS, SessionRequired, InvalidCursor))
 async def list_api_keys(
     principal: InSession, session: SessionDep, wanted: Annotated[PageQuery, Query()]
 ) -> Page[ApiKeyPublic]:

@@ -43,7 +43,7 @@ from auth_service.service_accounts import (
 from auth_service.throttle import TooManyAttempts
 from triton_common.db import AlreadyExists, DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import AppError, problem_response, problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 tokens = APIRouter(prefix="/api/v1/auth", tags=["auth"])
@@ -141,7 +141,7 @@ async def create_service_account(  # noqa: PLR0917  FastAPI calls it by name
     return made
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(InvalidCursor))
 async def list_service_accounts(
     _: ServiceAccountsAdmin, session: SessionDep, wanted: Annotated[PageQuery, Query()]
 ) -> Page[ServiceAccountPublic]:

@@ -32,7 +32,7 @@ from auth_service.throttle import TooManyAttempts
 from triton_common.auth import CurrentPrincipal
 from triton_common.db import DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
@@ -139,7 +139,7 @@ async def change_password(  # noqa: PLR0917  FastAPI calls it by name
     )
 
 
-@router.get("/sessions", responses=problems(*ERRORS, SessionRequired, InvalidCursor))
+@router.get("/sessions", dependencies=[once()], responses=problems(*ERRORS, SessionRequired, InvalidCursor))
 async def list_sessions(
     principal: InSession, session: SessionDep, wanted: Annotated[PageQuery, Query()]
 ) -> Page[SessionPublic]:

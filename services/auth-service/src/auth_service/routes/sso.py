@@ -9,7 +9,15 @@ from fastapi.responses import RedirectResponse
 
 from auth_service import sso
 from auth_service.oidc import SsoProviderUnavailable
-from auth_service.routes.state import ADMIN_ERRORS, IssuerDep, OriginDep, RevokerDep, UsersAdmin, not_stored
+from auth_service.routes.state import (
+    ADMIN_ERRORS,
+    IssuerDep,
+    OriginDep,
+    RevokerDep,
+    ThrottleDep,
+    UsersAdmin,
+    not_stored,
+)
 from auth_service.schemas import SsoCodeExchange, TokenPair
 from auth_service.sso import (
     ATTEMPT,
@@ -21,9 +29,11 @@ from auth_service.sso import (
     SsoLoginInvalid,
     SsoNotConfigured,
 )
+from auth_service.throttle import TooManyAttempts
 from auth_service.users import UserNotFound
 from triton_common.db import DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import problems
+from triton_common.pages import once
 
 _PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
@@ -44,11 +54,16 @@ SsoDep = Annotated[SingleSignOn, Depends(_sso)]
     "/sso/login",
     status_code=status.HTTP_302_FOUND,
     response_class=RedirectResponse,
-    responses=problems(SsoNotConfigured, ReturnToNotAllowed, SsoProviderUnavailable, DatabaseUnavailable),
+    dependencies=[once()],
+    responses=problems(
+        SsoNotConfigured, ReturnToNotAllowed, TooManyAttempts, SsoProviderUnavailable, DatabaseUnavailable
+    ),
 )
 async def begin_sso(
     sign_on: SsoDep,
     database: DatabaseDep,
+    throttle: ThrottleDep,
+    origin: OriginDep,
     return_to: Annotated[str, Query(max_length=2000, description="Where the app wants the browser back")],
 ) -> RedirectResponse:
     """Send the browser to the identity provider, to come back within ten minutes.
@@ -56,7 +71,7 @@ async def begin_sso(
     `return_to` gets `#code=…`, to send to `POST /sso/token` within a minute, or `#error=…`. An app puts a random value
     of its own into the query of `return_to` and compares it then, so that nobody else's login is taken for its own.
     """
-    begun = await sso.begin(database, sign_on, return_to=return_to)
+    begun = await sso.begin(database, sign_on, throttle=throttle, origin=origin, return_to=return_to)
     answer = RedirectResponse(begun.url, status_code=status.HTTP_302_FOUND, headers=_PRIVATE)
     answer.set_cookie(
         _cookie(begun.state, sign_on),
@@ -74,6 +89,7 @@ async def begin_sso(
     "/sso/callback",
     status_code=status.HTTP_302_FOUND,
     response_class=RedirectResponse,
+    dependencies=[once()],
     responses=problems(SsoNotConfigured, SsoLoginInvalid, SsoBrowserMismatch, DatabaseUnavailable),
 )
 async def finish_sso(  # noqa: PLR0917  FastAPI calls it by name
@@ -81,6 +97,7 @@ async def finish_sso(  # noqa: PLR0917  FastAPI calls it by name
     sign_on: SsoDep,
     database: DatabaseDep,
     revoker: RevokerDep,
+    throttle: ThrottleDep,
     origin: OriginDep,
     state: Annotated[str, Query(max_length=128)],
     code: Annotated[str | None, Query(max_length=8192)] = None,
@@ -95,6 +112,7 @@ async def finish_sso(  # noqa: PLR0917  FastAPI calls it by name
         database,
         sign_on,
         revoker=revoker,
+        throttle=throttle,
         origin=origin,
         state=state,
         browser=request.cookies.get(cookie),

@@ -12,6 +12,7 @@ from auth_service.revocations import Revoker
 from auth_service.settings import Settings
 from auth_service.throttle import Throttle
 from auth_service.tokens import TokenIssuer
+from triton_common.audit import address_of
 from triton_common.auth import (
     TOKEN_ERRORS,
     CurrentPrincipal,
@@ -66,7 +67,7 @@ async def _settings(request: Request) -> Settings:
 async def _origin(request: Request) -> Origin:
     agent = request.headers.get("user-agent", "")[:LONGEST_USER_AGENT]
     printable = "".join(character for character in agent if character.isprintable())
-    return Origin(address=request.client.host if request.client else "unknown", user_agent=printable or None)
+    return Origin(address=address_of(request), user_agent=printable or None)
 
 
 async def not_stored(response: Response) -> None:
@@ -100,3 +101,4 @@ InSession = Annotated[Principal, Depends(_in_session)]
 UsersAdmin = Annotated[Principal, require("users:admin")]
 ServiceAccountsAdmin = Annotated[Principal, require("service-accounts:admin")]
 KeysAdmin = Annotated[Principal, require("keys:admin")]
+AuditReader = Annotated[Principal, require("audit:read")]

@@ -21,7 +21,7 @@ from auth_service.schemas import (
 from auth_service.users import LastAdmin, UserClientNotFound, UserNotFound
 from triton_common.db import AlreadyExists, SessionDep
 from triton_common.errors import problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/auth/users", tags=["users"], responses=problems(*ADMIN_ERRORS))
@@ -46,7 +46,7 @@ async def create_user(  # noqa: PLR0917  FastAPI calls it by name
     return users.public(user)
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", dependencies=[once()], responses=problems(InvalidCursor))
 async def list_users(
     principal: UsersAdmin, session: SessionDep, wanted: Annotated[UserFilter, Query()]
 ) -> Page[UserPublic]:
@@ -115,7 +115,7 @@ async def reset_password(  # noqa: PLR0917  FastAPI calls it by name
     )
 
 
-@router.get("/{user_id}/sessions", responses=problems(UserNotFound, InvalidCursor))
+@router.get("/{user_id}/sessions", dependencies=[once()], responses=problems(UserNotFound, InvalidCursor))
 async def list_user_sessions(
     user_id: UUID, principal: UsersAdmin, session: SessionDep, wanted: Annotated[PageQuery, Query()]
 ) -> Page[SessionPublic]:
@@ -133,7 +133,7 @@ async def end_user_sessions(
     await sessions.end_others(session, by=principal, user_id=user_id, revoker=revoker, origin=origin)
 
 
-@router.get("/{user_id}/api-keys", responses=problems(UserNotFound, InvalidCursor))
+@router.get("/{user_id}/api-keys", dependencies=[once()], responses=problems(UserNotFound, InvalidCursor))
 async def list_user_api_keys(
     user_id: UUID, principal: UsersAdmin, session: SessionDep, wanted: Annotated[PageQuery, Query()]
 ) -> Page[ApiKeyPublic]:

@@ -9,15 +9,17 @@ from sqlmodel import col
 from jobs_service import documents
 from jobs_service.documents import DocumentNotFound
 from jobs_service.models import Document
-from jobs_service.routes.state import ERRORS, accepted, once
+from jobs_service.routes.state import ERRORS, accepted
 from jobs_service.schemas.documents import DocumentPublic, DocumentSummary
+from triton_common.audit import Event, recorded
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep
 from triton_common.errors import problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Page
+from triton_common.trail import AuditUnavailable
 
-router = APIRouter(prefix="/api/v1/documents", tags=["documents"], responses=problems(*ERRORS))
+router = APIRouter(prefix="/api/v1/documents", tags=["documents"], responses=problems(*ERRORS, AuditUnavailable))
 
 Reader = Annotated[Principal, require("documents:read")]
 Form = Literal["json", "md", "html"]
@@ -33,6 +35,7 @@ PAGE_POLICY = (
 async def list_documents(
     *,
     session: SessionDep,
+    event: Annotated[Event, recorded("document.listed")],
     principal: Reader,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
@@ -46,7 +49,11 @@ async def list_documents(
         conditions.append(col(Document.prospect_id) == prospect_id)
     if job_id is not None:
         conditions.append(col(Document.job_id) == job_id)
-    return await documents.summaries(session, *conditions, limit=limit, cursor=cursor)
+    page = await documents.summaries(session, *conditions, limit=limit, cursor=cursor)
+    event.tell(
+        client_id=principal.client_id or client_id, prospect_id=prospect_id, job_id=job_id, items=len(page.items)
+    )
+    return page
 
 
 @router.get(
@@ -69,6 +76,7 @@ async def read_document(
     request: Request,
     response: Response,
     session: SessionDep,
+    event: Annotated[Event, recorded("document.read", on="document")],
     principal: Reader,
     form: Annotated[Form | None, Query(alias="format", description="Comes before Accept")] = None,
 ) -> DocumentPublic | Response:
@@ -77,7 +85,11 @@ async def read_document(
     if found is None or not principal.can_see(found.client_id):
         raise DocumentNotFound(f"There is no document {document_id}.")
     document = DocumentPublic.model_validate(found)
-    match form or MEDIA_TYPES[accepted(request, *MEDIA_TYPES)]:
+    form = form or MEDIA_TYPES[accepted(request, *MEDIA_TYPES)]
+    event.tell(client_id=found.client_id, prospect_id=found.prospect_id, format=form)
+    if form != "json":
+        event.action = "document.exported"
+    match form:
         case "json":
             response.headers["Vary"] = "Accept"
             return document

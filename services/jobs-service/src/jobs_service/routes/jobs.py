@@ -26,7 +26,7 @@ from jobs_service.jobs import (
     JobNotOver,
     QueueFull,
 )
-from jobs_service.routes.state import ERRORS, BacklogDep, FollowerDep, IdempotencyKeyHeader, SettingsDep, accepted, once
+from jobs_service.routes.state import ERRORS, BacklogDep, FollowerDep, IdempotencyKeyHeader, SettingsDep, accepted
 from jobs_service.schemas.jobs import (
     JobCreate,
     JobEventPublic,
@@ -37,11 +37,11 @@ from jobs_service.schemas.jobs import (
     JobStats,
     JobStatsQuery,
 )
-from triton_common.auth import Principal, require
+from triton_common.auth import Principal, TokenVerifier, require
 from triton_common.db import DatabaseDep, SessionDep
-from triton_common.errors import ProspectNotFound, problems
+from triton_common.errors import ProspectNotFound, Unauthorized, Unavailable, problems
 from triton_common.hot import hot
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=problems(*ERRORS))
@@ -190,8 +190,8 @@ async def read_events(
 ) -> Response | Page[JobEventPublic]:
     """What happened to a job, oldest first; by Accept as a stream, which ends with the job.
 
-    A stream may end before the job does: when the token expires, and when the service stops. Last-Event-ID resumes it
-    without a gap.
+    A stream may end before the job does: when the token expires or is revoked, of which a comment tells, and when the
+    service stops. Last-Event-ID resumes it without a gap.
     """
     await jobs.get(database, job_id, principal=principal)
     if accepted(request, "application/json", EVENT_STREAM) != EVENT_STREAM:
@@ -199,9 +199,21 @@ async def read_events(
     after = await events.position(database, job_id, events.last_seen(last_event_id))
     if after is None:
         return Response(status_code=status.HTTP_204_NO_CONTENT)  # which tells a browser to stop reconnecting
+    heartbeat = settings.stream_heartbeat.total_seconds()
+    verifier: TokenVerifier = request.app.state.verifier
+
+    async def allowed() -> bool:
+        try:
+            await verifier.verify(principal.token)
+        except Unauthorized:
+            return False
+        except Unavailable:  # of an API key auth-service says nothing just now
+            pass
+        return True
+
     return _Stream(
-        events.stream(follower, job_id, after=after, until=principal.expires_at),
-        ping=settings.stream_heartbeat.total_seconds(),
+        events.stream(follower, job_id, after=after, until=principal.expires_at, allowed=allowed, every=heartbeat),
+        ping=heartbeat,
         send_timeout=READER_TIMEOUT,
     )
 

@@ -10,15 +10,17 @@ from jobs_service import catalogue
 from jobs_service.catalogue import ClientArchived, ClientNotFound
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import Prospect
-from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, once
+from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader
 from jobs_service.schemas.catalogue import ProspectCreate, ProspectPublic, ProspectUpdate
+from triton_common.audit import Event, recorded
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep, newest
 from triton_common.errors import ProspectNotFound, problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Page
+from triton_common.trail import AuditUnavailable
 
-router = APIRouter(prefix="/api/v1/prospects", tags=["prospects"], responses=problems(*ERRORS))
+router = APIRouter(prefix="/api/v1/prospects", tags=["prospects"], responses=problems(*ERRORS, AuditUnavailable))
 
 Reader = Annotated[Principal, require("prospects:read")]
 Writer = Annotated[Principal, require("prospects:write")]
@@ -33,11 +35,13 @@ async def create_prospect(
     *,
     body: ProspectCreate,
     session: SessionDep,
+    event: Annotated[Event, recorded("prospect.created")],
     principal: Writer,
     response: Response,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> ProspectPublic:
     """Create a prospect of a client."""
+    event.on = ("client", str(body.client_id))  # until there is a prospect
 
     async def make() -> ProspectPublic:
         made = await catalogue.add(session, Prospect(client_id=body.client_id, name=body.name), principal=principal)
@@ -46,6 +50,8 @@ async def create_prospect(
     prospect = await once_in_session(
         session, principal=principal, key=idempotency_key, request=body, make=make, answer=ProspectPublic
     )
+    event.on = ("prospect", str(prospect.id))
+    event.tell(client_id=prospect.client_id)
     response.headers["Location"] = f"{router.prefix}/{prospect.id}"
     return prospect
 
@@ -54,6 +60,7 @@ async def create_prospect(
 async def list_prospects(
     *,
     session: SessionDep,
+    event: Annotated[Event, recorded("prospect.listed")],
     principal: Reader,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
@@ -65,27 +72,47 @@ async def list_prospects(
     if not include_archived:
         conditions.append(col(Prospect.archived_at).is_(None))
     found, next_cursor = await newest(session, Prospect, *conditions, limit=limit, cursor=cursor)
+    event.tell(client_id=principal.client_id or client_id, items=len(found))
     return Page(items=[ProspectPublic.model_validate(record) for record in found], next_cursor=next_cursor)
 
 
 @router.get("/{prospect_id}", responses=problems(ProspectNotFound))
-async def read_prospect(prospect_id: UUID, session: SessionDep, principal: Reader) -> ProspectPublic:
+async def read_prospect(
+    prospect_id: UUID,
+    session: SessionDep,
+    event: Annotated[Event, recorded("prospect.read", on="prospect")],
+    principal: Reader,
+) -> ProspectPublic:
     """Read one prospect."""
-    return ProspectPublic.model_validate(await catalogue.find(session, Prospect, prospect_id, principal=principal))
+    prospect = await catalogue.find(session, Prospect, prospect_id, principal=principal)
+    event.tell(client_id=prospect.client_id)
+    return ProspectPublic.model_validate(prospect)
 
 
 @router.patch("/{prospect_id}", responses=problems(ProspectNotFound))
 async def update_prospect(
-    prospect_id: UUID, body: ProspectUpdate, session: SessionDep, principal: Writer
+    *,
+    prospect_id: UUID,
+    body: ProspectUpdate,
+    session: SessionDep,
+    event: Annotated[Event, recorded("prospect.changed", on="prospect")],
+    principal: Writer,
 ) -> ProspectPublic:
     """Change a prospect; what is left out stays as it is."""
     prospect = await catalogue.find(session, Prospect, prospect_id, principal=principal)
     fields = body.model_dump(exclude_unset=True)
+    event.tell(client_id=prospect.client_id, fields=sorted(fields))
     return ProspectPublic.model_validate(await catalogue.change(session, prospect, fields))
 
 
 @router.post("/{prospect_id}/archive", responses=problems(ProspectNotFound))
-async def archive_prospect(prospect_id: UUID, session: SessionDep, principal: Writer) -> ProspectPublic:
+async def archive_prospect(
+    prospect_id: UUID,
+    session: SessionDep,
+    event: Annotated[Event, recorded("prospect.archived", on="prospect")],
+    principal: Writer,
+) -> ProspectPublic:
     """Archive a prospect: it stays readable, and takes part in no new job."""
     prospect = await catalogue.find(session, Prospect, prospect_id, principal=principal)
+    event.tell(client_id=prospect.client_id)
     return ProspectPublic.model_validate(await catalogue.archive(session, prospect))

@@ -16,14 +16,14 @@ from jobs_service.catalogue import (
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.jobs import DifferentClients, QueueFull
 from jobs_service.models import Schedule
-from jobs_service.routes.state import ERRORS, BacklogDep, IdempotencyKeyHeader, SettingsDep, once
+from jobs_service.routes.state import ERRORS, BacklogDep, IdempotencyKeyHeader, SettingsDep
 from jobs_service.schedules import ScheduleInvalid, ScheduleNotFound, TooManySchedules
 from jobs_service.schemas.jobs import JobPublic
 from jobs_service.schemas.schedules import ScheduleCreate, ScheduleDetail, SchedulePublic, ScheduleQuery, ScheduleUpdate
 from triton_common.auth import Principal, require
 from triton_common.db import DatabaseDep, SessionDep, newest
 from triton_common.errors import ProspectNotFound, problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/schedules", tags=["schedules"], responses=problems(*ERRORS))

@@ -1,7 +1,6 @@
 """What routes take from the running app and from every request."""
 
-from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
@@ -10,8 +9,6 @@ from jobs_service.events import Follower
 from jobs_service.settings import Settings
 from triton_common.auth import TOKEN_ERRORS, InsufficientScope, KeysUnavailable
 from triton_common.db import DatabaseUnavailable
-from triton_common.errors import ValidationFailed
-from triton_common.schemas import ProblemDetail
 
 ERRORS = (*TOKEN_ERRORS, InsufficientScope, KeysUnavailable, DatabaseUnavailable)
 """What every route may answer. A route that declares a status of these itself replaces it, and must name them again."""
@@ -35,22 +32,6 @@ async def _settings(request: Request) -> Settings:
 BacklogDep = Annotated[Backlog, Depends(_backlog)]
 FollowerDep = Annotated[Follower, Depends(_follower)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
-
-
-def once(*several: str) -> Any:
-    """A dependency: each parameter of the query but `several` comes once. Of two FastAPI would take the last."""
-
-    async def check(request: Request) -> None:
-        names = Counter(name for name, _ in request.query_params.multi_items())
-        details = [
-            ProblemDetail(field=f"query.{name}", issue="Input should come once", code="repeated")
-            for name, count in names.items()
-            if count > 1 and name not in several
-        ]
-        if details:
-            raise ValidationFailed("Correct the fields named in details.", details=details)
-
-    return Depends(check)
 
 
 IdempotencyKeyHeader = Annotated[

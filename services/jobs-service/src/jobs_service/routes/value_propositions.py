@@ -10,12 +10,12 @@ from jobs_service import catalogue
 from jobs_service.catalogue import ClientArchived, ClientNotFound, ValuePropositionNotFound
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import ValueProposition
-from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, once
+from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader
 from jobs_service.schemas.catalogue import ValuePropositionCreate, ValuePropositionPublic, ValuePropositionUpdate
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep, newest
 from triton_common.errors import problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/value-propositions", tags=["value-propositions"], responses=problems(*ERRORS))

@@ -11,7 +11,7 @@ from jobs_service.addresses import Reach, WebhookUrlRefused
 from jobs_service.catalogue import ClientArchived, ClientNotFound
 from jobs_service.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, once_in_session
 from jobs_service.models import WebhookDelivery, WebhookEndpoint
-from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, SettingsDep, once
+from jobs_service.routes.state import ERRORS, IdempotencyKeyHeader, SettingsDep
 from jobs_service.schemas.webhooks import (
     WebhookDeliveryPublic,
     WebhookDeliveryQuery,
@@ -35,7 +35,7 @@ from jobs_service.webhooks import (
 from triton_common.auth import Principal, require
 from triton_common.db import SessionDep, newest
 from triton_common.errors import problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/webhooks", tags=["webhooks"], responses=problems(*ERRORS))
