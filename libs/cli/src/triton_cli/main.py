@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_cli import account, auditing, jobs, machines, people
+from triton_cli import account, auditing, environment, jobs, machines, people
 from triton_cli.command import (
     DEFAULT_STATE,
     JsonOption,
@@ -55,6 +55,7 @@ PortOption = Annotated[
 ]
 
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(environment.app, name="secrets")
 app.command(rich_help_panel=ACCOUNTS)(account.login)
 app.command(rich_help_panel=ACCOUNTS)(account.logout)
 app.command(rich_help_panel=ACCOUNTS)(account.whoami)
