@@ -29,6 +29,7 @@ ADMIN, PASSWORD = "ada@triton.local", "a long enough password"
 NOBODY = ("TRITON_URL", "TRITON_TOKEN", "TRITON_API_KEY", "TRITON_EMAIL", "TRITON_PASSWORD", "TRITON_CONFIG_DIR")
 STAND_IN = Path(__file__).with_name("stand_in.py")
 LEASE = 4  # seconds; half a minute by default
+HEARTBEAT = 2  # seconds, of streams; ten by default
 ANSWER_TIMEOUT = "10s"  # half a minute by default
 WAIT = 90.0  # seconds a job may take through an accident
 
@@ -115,7 +116,12 @@ class Platform:
             ["uv", "run", "--frozen", "triton", *arguments],
             cwd=CHECKOUT,
             env=kept
-            | {"JOBS_LEASE": f"PT{LEASE}S", "TRITON_ANSWER_TIMEOUT": ANSWER_TIMEOUT, "TRITON_STATE": str(self.state)},
+            | {
+                "JOBS_LEASE": f"PT{LEASE}S",
+                "JOBS_STREAM_HEARTBEAT": f"PT{HEARTBEAT}S",
+                "TRITON_ANSWER_TIMEOUT": ANSWER_TIMEOUT,
+                "TRITON_STATE": str(self.state),
+            },
             capture_output=True,
             text=True,
             check=False,

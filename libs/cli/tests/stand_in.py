@@ -44,7 +44,7 @@ def server(name: str, port: int, *, layer: int = 0, after: tuple[str, ...] = ())
     )
 
 
-def stand_ins(_: state.State, port: int, *, secrets: state.Secrets) -> list[Part]:
+def stand_ins(_: state.State, port: int, *, secrets: state.Secrets, agentos: int | None = None) -> list[Part]:
     """`first` before `prepare` before `last`; STAND_IN_BROKEN breaks that, and STAND_IN_SLOW names a file that it waits
     for when it is asked to stop."""
     last = server("last", port + 1, layer=1, after=("prepare",))

@@ -512,6 +512,17 @@ def test_single_sign_on_that_fails(auth, tmp_path, after, told):
     assert not saved(tmp_path).exists()
 
 
+@pytest.mark.parametrize("answer", [[], {}, {"access_token": "a\nb", "refresh_token": "c", "expires_in": 1}, None])
+def test_a_platform_that_is_none_of_ours_is_told_of(cli, serving, tmp_path, answer):
+    platform = FastAPI()
+    platform.state.settings = CommonSettings()
+    platform.post("/api/v1/auth/login")(lambda: JSONResponse(answer))
+    with serving(platform) as url:
+        told = cli("login", "--url", url, "--email", ADMIN, "--password-stdin", stdin=PASSWORD)
+    assert (told.exit_code, told.stderr) == (1, "error: The answer is no session: is this a Triton platform?\n")
+    assert not saved(tmp_path).exists()
+
+
 def test_single_sign_on_where_there_is_none(cli, serving):
     platform = FastAPI()
     platform.state.settings = CommonSettings()

@@ -81,6 +81,20 @@ def test_redis_frozen_at_submit(platform):
     platform.completes(job_id)
 
 
+def test_with_redis_frozen_the_platform_is_degraded_and_never_down(platform):
+    url = httpx2.URL(platform.http.base_url).copy_with(path="/health")
+
+    def degraded() -> bool:
+        answer = platform.http.get(url)
+        assert answer.status_code == 200, answer.text
+        services = answer.json()["services"]
+        return all(services[name]["status"] == "degraded" for name in ("auth-service", "jobs-service", "agent-runner"))
+
+    with platform.frozen("redis"):
+        eventually(degraded, within=30)
+    eventually(platform.all_ready, within=30)
+
+
 def test_postgres_restarted_in_the_middle_of_a_job(platform):
     with platform.frozen("analytics"):
         job_id = platform.submit()

@@ -466,7 +466,7 @@ def test_a_selection_is_asked_about_and_changed(platform, triton_jobs):
     declined = triton_jobs("cancel", "--status", "processing")
     assert declined.exit_code == 1
     question, told = declined.stderr.splitlines()
-    assert question.startswith("Cancel 150 jobs?")
+    assert question.startswith("Cancel 150 jobs at http://127.0.0.1:")
     assert told == "error: Nobody answered, and nothing was done. Where nobody can be asked, use --yes."
     assert all(body["dry_run"] for body in platform.bodies)
 

@@ -16,13 +16,14 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from triton_common.auth import ALL_SCOPES, SCOPES_OF_ROLE, STAFF_SCOPES
+from triton_common.testing import eventually
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 
 LISTED: Final = 200  # as if there were nothing: the answer for ids that nobody has, without a word of theirs
 STAFF: Final = 403  # of no client at all
 ANYONE: Final = 0  # names no object: a word of theirs would be a leak all the same
-REFUSALS: Final = {"insufficient_scope", "session_required", "staff_only"}
+REFUSALS: Final = {"insufficient_scope", "session_required", "staff_only", "chain_of_all_clients"}
 SERVICES: Final = {1: "auth", 2: "jobs", 3: "analytics", 4: "agent-runner"}  # by their place in the block of ports
 PASSWORD: Final = "four words of no one"  # of users that live for a minute
 CSV: Final = {"content-type": "text/csv"}
@@ -51,6 +52,8 @@ TABLE: Final = [
     Ask("GET /", ANYONE),
     Ask("GET /health", ANYONE),
     Ask("GET /api/v1/agents", ANYONE),
+    Ask("GET /api/v1/agents/runs", LISTED, query="?job_id={job_id}"),
+    Ask("GET /api/v1/agents/runs/{run_id}", "agent_run_not_found"),
     # the catalogue
     Ask("GET /api/v1/clients", LISTED, query="?include_archived=true"),
     Ask("POST /api/v1/clients", STAFF, {"name": "Another"}),
@@ -170,6 +173,14 @@ TABLE: Final = [
     Ask("PUT /api/v1/auth/users/{user_id}/password", "user_not_found", {"password": PASSWORD}),
     Ask("POST /api/v1/auth/users/{user_id}/deactivate", "user_not_found"),
     Ask("POST /api/v1/auth/users/{user_id}/activate", "user_not_found"),
+    # the audit log, which also tells strangers of what they asked for themselves
+    Ask("GET /api/v1/auth/audit", LISTED, query="?client_id={client_id}"),
+    Ask("GET /api/v1/auth/audit", LISTED, query="?object_id={user_id}&outcome=succeeded"),
+    Ask("GET /api/v1/auth/audit", LISTED, query="?actor={user_id}"),
+    Ask("GET /api/v1/auth/audit", LISTED, query="?action=user.*&outcome=succeeded"),
+    Ask("GET /api/v1/auth/audit.csv", LISTED, query="?client_id={client_id}"),
+    Ask("GET /api/v1/auth/audit.csv", LISTED, query="?action=user.*&outcome=succeeded"),
+    Ask("GET /api/v1/auth/audit/verify", STAFF),
     # what is the whole platform's
     Ask("GET /api/v1/auth/service-accounts", STAFF),
     Ask(
@@ -320,6 +331,9 @@ def world(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     of_both = theirs["prospect_id"], theirs["value_proposition_id"]
     theirs["job_id"] = platform.submit(*of_both)
     theirs["document_id"] = platform.completes(theirs["job_id"])["document_id"]
+    runs = {"job_id": theirs["job_id"]}
+    kept = eventually(lambda: platform.http.get("/agents/runs", params=runs).raise_for_status().json()["items"])
+    theirs["run_id"] = kept[0]["id"]
     theirs["delivery_id"] = create(f"/webhooks/{theirs['endpoint_id']}/test")["id"]
     both = {"prospect_id": of_both[0], "value_proposition_id": of_both[1]}
     theirs["schedule_id"] = create("/schedules", **WEEKLY | both)["id"]

@@ -23,7 +23,8 @@ from fastapi import FastAPI
 from kombu.asynchronous.hub import Hub
 from sqlite_queue import SqliteTaskQueue, SqliteWorker, empty
 
-from triton_common.messages import Message, Ping, RunJob
+from triton_common.app import Degraded
+from triton_common.messages import AuditEvent, Message, Ping, RunJob
 from triton_common.queue.base import PRIORITIES, QueueUnavailable, TaskQueue, TaskStatus
 from triton_common.queue.celery import INCARNATION, CeleryTaskQueue, Threads, celery_app, lane
 from triton_common.queue.factory import create_task_queue, task_queue
@@ -382,7 +383,7 @@ async def test_readiness_asks_the_queue():
     app.state.queue = MemoryTaskQueue()
     await task_queue(app)
     app.state.queue = create_task_queue(f"redis://127.0.0.1:{free_port()}/0")
-    with pytest.raises(QueueUnavailable):
+    with pytest.raises(Degraded):
         await task_queue(app)
     await app.state.queue.close()
 
@@ -406,15 +407,24 @@ def test_message_of_a_newer_sender_is_read():
     assert str(RunJob.model_validate({"job_id": JOB_ID, "colour": "red"}).job_id) == JOB_ID
 
 
+SENT = {"request_id": "0198c0de-req", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 GOLDEN = {
-    RunJob: {
-        "job_id": JOB_ID,
-        "request_id": "0198c0de-req",
-        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-    },
-    Ping: {
-        "request_id": "0198c0de-req",
-        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    RunJob: {"job_id": JOB_ID, **SENT},
+    Ping: SENT,
+    AuditEvent: {
+        "id": "0198c0de-0000-7000-8000-000000000001",
+        "at": "2026-11-23T02:45:01.721896Z",
+        "source": "jobs-service",
+        "actor_kind": "api_key",
+        "actor_id": "0198c0de-0000-7000-8000-000000000002",
+        "action": "document.exported",
+        "object_kind": "document",
+        "object_id": "0198c0de-0000-7000-8000-000000000003",
+        "client_id": "0198c0de-0000-7000-8000-000000000004",
+        "address": "192.0.2.7",
+        "outcome": "succeeded",
+        "details": {"format": "html"},
+        **SENT,
     },
 }
 
@@ -425,6 +435,7 @@ def test_every_message_has_its_golden_form():
         assert message.model_validate(golden).model_dump(mode="json") == golden
     assert (RunJob.name, RunJob.queue) == ("agent_runner.run_job", "agent-runner")
     assert (Ping.name, Ping.queue) == ("agent_runner.ping", "agent-runner")
+    assert (AuditEvent.name, AuditEvent.queue) == ("audit.event", "triton:audit")
 
 
 def test_condition_that_never_holds_fails_the_test():

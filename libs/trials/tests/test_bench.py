@@ -49,6 +49,16 @@ def test_everything_of_auth_is_measured_and_kept(results):
     assert {goal["name"] for goal in kept["goals"] if goal["value"] > 0} == {goal["name"] for goal in kept["goals"]}
 
 
+def test_everything_of_agents_is_measured_and_kept(results):
+    done = CliRunner().invoke(bench.app, ["agents", "--quick"])
+    assert done.exit_code == 0, done.output
+    [file] = results.iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["documents"].keys() == {"500", "2000"}
+    assert all(len(seconds) == 2 for times in kept["documents"].values() for seconds in times.values())
+    assert all(goal["value"] > 0 for goal in kept["goals"])
+
+
 def test_an_unknown_part_is_refused():
     done = CliRunner().invoke(bench.app, ["jobs", "--only", "nothing"])
     assert done.exit_code == 2

@@ -3,12 +3,13 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
 
 ANALYSIS = {
     "population": ["The data describes {{members}} members, who cost {{pmpm}} per member per month."],
@@ -19,7 +20,7 @@ PROPOSAL = {
     "executive_summary": ["{{programme}} would save {{prospect}} {{savings.base}}, net {{net.base}}."],
     "financial_case": ["Savings are {{savings.base.year1}} at first, and paid back by {{payback_month.base}}."],
     "assumptions": ["Of those who qualify, {{engagement.base}} take part in the 12-week programme."],
-    "risks": ["In the low case the net result is {{net.low}}, so effects matter most."],
+    "risks": ["In the low case the net result is {{net.low}}, so the effects decide."],
     "next_steps": ["Agree on the list of qualifying members, and settle when to start."],
 }
 
@@ -31,6 +32,12 @@ class Said:
     text: str = ""
     status: int = 200
     error: str = ""
+    stop: str = "end_turn"
+    """Why the model ended: `max_tokens` for an answer that was cut off."""
+    tool: tuple[str, dict[str, Any]] | None = None
+    """A tool that the model calls, and its arguments, in place of a text."""
+    breaks: bool = False
+    """The connection ends in the middle of the answer."""
     before: Callable[[], None] = lambda: None
     """Called before the answer leaves, in a thread."""
 
@@ -82,13 +89,28 @@ class Bedrock:
                 media_type="application/json",
                 headers={"x-amzn-ErrorType": said.error},
             )
+        content: dict[str, Any] = {"text": said.text}
+        if said.tool:
+            content = {"toolUse": {"toolUseId": "call-1", "name": said.tool[0], "input": said.tool[1]}}
         body = {
-            "output": {"message": {"role": "assistant", "content": [{"text": said.text}]}},
-            "stopReason": "end_turn",
+            "output": {"message": {"role": "assistant", "content": [content]}},
+            "stopReason": "tool_use" if said.tool else said.stop,
             "usage": {"inputTokens": 100, "outputTokens": 20, "totalTokens": 120},
             "metrics": {"latencyMs": 5},
         }
-        return Response(json.dumps(body), media_type="application/json")
+        answer = Response(json.dumps(body), media_type="application/json")
+        return Breaking(answer.body) if said.breaks else answer
+
+
+class Breaking(StreamingResponse):
+    """Promises the whole answer, and ends after half of it."""
+
+    def __init__(self, body: bytes) -> None:
+        async def half() -> AsyncIterator[bytes]:
+            yield body[: len(body) // 2]
+            raise ConnectionResetError
+
+        super().__init__(half(), media_type="application/json", headers={"Content-Length": str(len(body))})
 
 
 def good_answer(asked: dict[str, Any]) -> dict[str, list[str]]:

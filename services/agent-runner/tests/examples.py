@@ -179,6 +179,21 @@ def nobody() -> CohortReport:
     return cohort(members=0, months=0, total="0.00")
 
 
+def recent(**different: Any) -> CohortReport:
+    """Half of the cohort's money and months: the last of its two years."""
+    return cohort(
+        **(
+            {
+                "cohort": part(100, 1200, "1800000.00"),
+                "rest": part(900, 10_800, "4200000.00"),
+                "first_month": date(2024, 1, 1),
+                "last_month": date(2024, 12, 1),
+            }
+            | different
+        )
+    )
+
+
 def reports(**different: Any) -> Reports:
     return Reports(
         **(
@@ -188,11 +203,15 @@ def reports(**different: Any) -> Reports:
                 "by_prevalence": CONDITIONS,
                 "by_cost": CONDITIONS,
                 "cohort": cohort(),
+                "recent": recent(),
             }
             | different
         )
     )
 
+
+TODAY = date(2025, 2, 10)
+"""Two months after the data's end."""
 
 NO_DATA = summary(
     members=0,

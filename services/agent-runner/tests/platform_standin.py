@@ -248,6 +248,8 @@ class Platform:
 
         @router.post("/cohort")
         async def cohort(prospect_id: UUID, body: CohortRequest) -> Response:
+            if body.last_months:
+                return await answer("cohort_recent", self.reports.recent)
             return await answer("cohort", self.reports.cohort)
 
         return router

@@ -1,6 +1,7 @@
 """The API, and what documents promise of it. Its readiness is in test_health.py."""
 
 import pytest
+from pydantic import SecretStr
 
 from agent_runner import main
 from agent_runner.settings import Settings
@@ -8,8 +9,9 @@ from triton_common.testing import assert_openapi_matches
 
 
 @pytest.fixture
-async def http(running):
-    async with running(main.build(Settings())) as http:
+async def http(running, postgres_url):
+    settings = Settings(database_url=SecretStr(postgres_url), task_queue_url=SecretStr("memory://"))
+    async with running(main.build(settings)) as http:
         yield http
 
 
@@ -20,7 +22,7 @@ async def test_agents_are_listed_in_the_order_they_work(http, as_user):
     analyst, writer = answer.json()
     assert (analyst["name"], writer["name"]) == ("population_analyst", "proposal_writer")
     assert analyst["model"] == "offline:template"
-    assert analyst["prompt_version"] == "1"
+    assert analyst["prompt_version"] == "2"
     assert set(writer["output_schema"]["required"]) == {
         *("executive_summary", "financial_case", "assumptions", "risks", "next_steps"),
     }

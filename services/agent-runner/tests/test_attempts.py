@@ -13,8 +13,9 @@ from fastapi import Response
 from platform_standin import Platform
 
 from agent_runner import attempts, runs
-from agent_runner.attempts import Attempt, Heart
+from agent_runner.attempts import Attempt
 from agent_runner.calls import Calls
+from agent_runner.heart import Heart
 from agent_runner.runs import Worker
 from triton_common.schemas import JobStage
 from triton_common.testing import eventually
@@ -79,6 +80,31 @@ def test_leases_are_renewed_on_after_what_nobody_foresaw(answering, hold, logged
     assert [line["exception"].type for line in logged if line["message"] == "leases could not be renewed"] == [
         RuntimeError
     ]
+
+
+@pytest.mark.parametrize("method", ["renewal", "renewed"])
+def test_what_goes_wrong_with_one_lease_costs_no_other_its_own(answering, hold, logged, monkeypatch, method):
+    renewed: Counter[str] = Counter()
+
+    def answer(calls: list[dict[str, Any]]) -> Response:
+        renewed.update(call["job_id"] for call in calls)
+        return answers(*[{"cancelled": False}] * len(calls))
+
+    broken, well = hold(answering(answer), 2)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(broken, method, fail)
+    before = renewed[str(well.job.job_id)]
+
+    eventually(lambda: renewed[str(well.job.job_id)] > before + 3)
+    assert any(line["message"] == "leases could not be renewed" for line in logged)
+    monkeypatch.undo()
+
+
+def test_renewals_wait_behind_no_other_call(worker: Worker):
+    assert worker.heart._calls is not worker.calls
 
 
 def test_a_job_that_cannot_be_read_has_failed_and_may_be_another_workers(platform: Platform, worker: Worker, logged):

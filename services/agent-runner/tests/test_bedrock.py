@@ -10,10 +10,14 @@ from bedrock_standin import ANALYSIS, BROKEN, PROPOSAL, REFUSED, THROTTLED, Bedr
 from platform_standin import Platform, Row
 
 from agent_runner import runs
-from agent_runner.models import Meter, Models
+from agent_runner.budget import Budget
+from agent_runner.conversation import AGENT_RETRIES
+from agent_runner.meter import AGENT_TOKENS, Meter
+from agent_runner.models import Models
 from agent_runner.runs import Worker
 from agent_runner.settings import Settings
-from agent_runner.template import AGENT_RETRIES, AGENT_RUNS, AGENT_TOKENS
+from agent_runner.stop import Stop
+from agent_runner.template import AGENT_RUNS
 from agent_runner.writing import ANALYST
 from triton_common.schemas import JobError
 from triton_common.testing import free_port
@@ -244,8 +248,8 @@ def test_a_pause_that_would_pass_the_deadline_is_not_begun(
     worker = worker_with(model=MODEL, retry_pause=settings.deadline)
     bedrock.say(THROTTLED)
 
-    # the longest pause is 30 s, the deadline 20: the test waits for neither
-    worker.settings = worker.settings.model_copy(update={"deadline": settings.retry_pause * 2000})
+    # the pause is 15 s at least, the deadline 10: the test waits for neither
+    worker.settings = worker.settings.model_copy(update={"deadline": settings.retry_pause * 1000})
 
     assert failed(platform, worker).code == "agent_deadline_exceeded"
     assert len(bedrock.requests) == 1
@@ -323,7 +327,7 @@ def test_neither_prompts_nor_answers_are_logged_by_anyone(
 def test_agents_send_nothing_to_their_vendor(settings: Settings, bedrock: Bedrock, monkeypatch):
     monkeypatch.delenv("AGNO_TELEMETRY", raising=False)
     models = Models(settings.model_copy(update={"model": MODEL}))
-    agent = ANALYST.build(models.metered(Meter(limit=1)))
+    agent = ANALYST.build(models.metered(MODEL, Meter(agent="a", limit=1, budget=Budget(), stop=Stop())))
     models.close()
 
     assert agent.telemetry is False

@@ -103,6 +103,19 @@ def test_what_breaks_in_the_sending_thread_leaves_nobody_waiting(answering, monk
     assert not calls._under_way
 
 
+def test_what_nobody_foresaw_is_an_answer_to_ask_for_again(answering, monkeypatch, logged):
+    calls = answering(lambda _: Response(""))
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(calls._service, "request", broken)
+    with pytest.raises(Unavailable):
+        calls.make(claim(Row(examples.job())))
+    told = [line["exception"].type for line in logged if line["message"] == "jobs-service could not be asked"]
+    assert told == [RuntimeError]
+
+
 @pytest.mark.parametrize("status", [404, 409])
 def test_a_refusal_of_the_request_is_none_of_its_calls(answering, status: int):
     calls = answering(lambda _: Response(status_code=status))

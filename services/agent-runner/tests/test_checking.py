@@ -6,14 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runner.checking import Grounding, render
-from agent_runner.facts import Facts
+from agent_runner.facts import Facts, Source
 
 
 def facts() -> Facts:
     known = Facts("USD")
-    known.put("members", "Members", 27, "members", "test")
-    known.put("pmpm", "Cost", 41, "USD", "test")
-    known.put("savings.base.year1", "Savings", 5000, "USD", "test")
+    source = Source("test", None, "made up")
+    known.put("members", "Members", 27, "members", source)
+    known.put("pmpm", "Cost", 41, "USD", source)
+    known.put("savings.base.year1", "Savings", 5000, "USD", source)
+    known.put_text("year.1", "Words for it", "the first year", source)
     return known
 
 
@@ -27,16 +29,18 @@ def codes(text: str) -> list[str]:
 @pytest.mark.parametrize(
     "text",
     [
-        "There are {{members}} members at {{ pmpm }} each; {{savings.base.year1}} in the first year.",
+        "There are {{members}} members at {{ pmpm }} each; {{savings.base.year1}} in {{year.1}}.",
         "No one is left out, each one counts, and one of the members is not another.",
         "People with type 2 diabetes and their HbA1c after a 30-day readmission, or on GLP-1 drugs.",
         "The codes E11 and E11.9 qualify.",
         "A 12-week coaching programme, or 12 weeks' worth of it.",
         "Diabetes 360 is the programme.",
         "The study of 300 members is the source.",
-        "The last quarter, the second half-way house aside, was quiet.".replace(
-            ", the second half-way house aside,", ""
-        ),
+        "Cost per quarter, month by month, and a year of it; over the same time.",
+        "People with type II diabetes, rather than others; the most important of them.",
+        "MI, CD and MCI, e.g. in the U.S.A.; a {{members}}-member group, {{members}}'s and ({{members}}).",
+        "May we ask you to march on?",
+        "The one-time fee is for one-on-one coaching and a second opinion.",
         "",
     ],
 )
@@ -72,14 +76,107 @@ def test_grounded_text_passes(text):
         ("{{pmpm}}%", "percentage"),
         ("{{pmpm}} dollars.", "money"),
         ("USD {{pmpm}}", "money"),
+        ("{{pmpm}} 元 or ₹", "money"),
+        ("Since January it is so.", "date"),
+        ("It was in May.", "date"),
+        ("In the first month.", "date"),
+        ("It pays within a year.", "date"),
+        ("It pays in the last quarter.", "date"),
+        ("More than before.", "comparison"),
+        ("The largest part of it.", "comparison"),
+        ("The majority of members.", "comparison"),
+        ("Most members qualify.", "comparison"),
+        ("It costs as much as that.", "comparison"),
+        ("Nearly all of them.", "comparison"),
+        ("Cost rose, then fell.", "comparison"),
+        ("At least {{members}}.", "comparison"),
+        ("Savings exceed fees.", "comparison"),
+        ("< {{pmpm}}", "comparison"),
+        ("A couple of members.", "number_word"),
+        ("Dozens, a dozen.", "number_word"),
+        ("Some fiftyfive.", "number_word"),
+        ("In the third of them.", "number_word"),
+        ("The twentieth.", "number_word"),
+        ("A decade on.", "number_word"),
+        ("A tenfold effect.", "number_word"),
     ],
 )
 def test_ungrounded_text_is_found(text, code):
     assert code in codes(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tw\u200belve members",
+        "1\u200b2 members",
+        "1\u00ad2 members",
+        "\u202e21\u202c members",
+        "\u0664\u0662 members",
+        "\u56db\u5341 members",
+        "\uff11\uff12 members",
+        "\U0001d7d9\U0001d7da members",
+        "\u246b members",
+        "\u216b members",
+        "\u2163 members",
+        "XII members",
+        "stage V",
+        "MMXXIV",
+        "m\u00b2",
+        "\u00bd of it",
+        "&frac12; of it",
+        "&half; of it",
+        "&#49;&#50; members",
+        "&amp;half; of it",
+        "{{members}}&percnt;",
+        "[here](https://example.com/12)",
+        "[twelve](https://example.com)",
+        "tw*el*ve members",
+        "**tw**elve members",
+        "t-w-e-l-v-e members",
+        "t w e l v e members",
+        "twe\u0300lve members",
+        "tw\u0435lve members",
+        "1\ufe0f\u20e3 member",
+        "{{members}} \u066a",
+        "twenty\u2011five",
+        "two\u2010thirds",
+        "TWELVE members",
+        "the \uff54\uff57\uff45\uff4c\uff56\uff45 members",
+        "{{members}}{{members}}",
+        "{{members}}.{{members}}",
+        "{{members}},{{members}} members",
+        "{{members}}k members",
+        "-{{pmpm}}",
+        "\u2212{{pmpm}}",
+        "x{{members}}",
+        "{{mem\u200bbers}}0",
+        "\uff5b\uff5bmembers\uff5d\uff5d",
+        "{{members}} thousand",
+        "\u25a1{{nothing}}",
+    ],
+)
+def test_no_disguise_helps(text):
+    assert codes(f"There are {text} in it.")
+
+
+def test_what_cannot_be_seen_is_not_shown():
+    paragraph = render("Mem\u200bbers:\u202e {{mem\u2060bers}}\x00\n\nin all.", facts())
+
+    assert paragraph.text == "Members: 27 in all."
+
+
+def test_the_clients_own_comparison_is_allowed_in_its_phrase():
+    own = Grounding(facts(), own_words=["We coach more than 300 people; the largest coach in Ohio."])
+
+    assert not own.check("The largest coach in Ohio, with more than 300 people.", place="x")
+    assert own.check("The largest prospect.", place="x")
+    assert own.check("Less than expected.", place="x")
+
+
 def test_a_fault_names_its_place_and_words():
-    [fault] = GROUNDING.check("Of all members, {{members}}, some 27 stay for long.", place="risks[2]")
+    text = "Few leave. Of all members, {{members}}, some 27 stay for long. They do."
+    [fault] = GROUNDING.check(text, place="risks[2]")
 
     assert fault.field == "risks[2]"
     assert fault.issue == "“27” in “Of all members, {{…}}, some 27 stay for long.” must be a reference to a fact"
@@ -125,6 +222,6 @@ def test_references_become_facts_once_each():
 
 def test_a_fact_that_looks_like_a_reference_is_not_filled_in():
     known = facts()
-    known.put_text("prospect", "Name", "{{pmpm}}", "test")
+    known.put_text("prospect", "Name", "{{pmpm}}", Source("test", None, ""))
 
     assert render("For {{prospect}}.", known).text == "For {{pmpm}}."

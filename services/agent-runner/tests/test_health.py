@@ -34,8 +34,9 @@ async def ready(http, *, within: float = 30):
 
 
 @pytest.fixture
-async def http(running, redis_url):
-    async with running(main.build(Settings(task_queue_url=SecretStr(redis_url)))) as http:
+async def http(running, redis_url, postgres_url):
+    settings = Settings(task_queue_url=SecretStr(redis_url), database_url=SecretStr(postgres_url))
+    async with running(main.build(settings)) as http:
         yield http
 
 
@@ -76,13 +77,22 @@ async def test_a_worker_that_dies_is_missed_and_its_successor_seen(http, start, 
     await ready(http)
 
 
-async def test_without_redis_it_is_down(running):
-    settings = Settings(task_queue_url=SecretStr(f"redis://127.0.0.1:{free_port()}/0"))
+async def test_without_redis_it_is_degraded(running, postgres_url):
+    url = SecretStr(f"redis://127.0.0.1:{free_port()}/0")
+    settings = Settings(task_queue_url=url, database_url=SecretStr(postgres_url))
     async with running(main.build(settings)) as http:
         answer = await http.get("/health/ready")
-    assert answer.status_code == 503
-    assert told(answer, "task_queue")["status"] == "down"
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert told(answer, "task_queue")["status"] == "degraded"
     assert told(answer, "worker") == NO_WORKER
+
+
+async def test_without_postgres_it_is_degraded(running, redis_url):
+    url = SecretStr(f"postgresql://127.0.0.1:{free_port()}/agents")
+    async with running(main.build(Settings(task_queue_url=SecretStr(redis_url), database_url=url))) as http:
+        answer = await http.get("/health/ready")
+    assert answer.status_code == 200
+    assert told(answer, "postgres") == {"status": "degraded", "message": "runs cannot be listed; jobs run all the same"}
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from platform_standin import Platform
 from pydantic import SecretStr
 
 from agent_runner import runs
-from agent_runner.models import CallFailed, Models
+from agent_runner.meter import CallFailed
+from agent_runner.models import Models
 from agent_runner.providers import failure_of
 from agent_runner.runs import Worker
 from agent_runner.settings import Settings

@@ -9,7 +9,7 @@ from platform_standin import Platform, Row
 
 from agent_runner import attempts, collecting, gathering, runs
 from agent_runner.runs import Worker
-from triton_common.errors import ContentTooLarge, Forbidden
+from triton_common.errors import ContentTooLarge, Forbidden, Unprocessable
 from triton_common.schemas import Fees, JobStage
 from triton_common.testing import eventually, free_port
 
@@ -33,7 +33,7 @@ def test_a_job_is_claimed_run_and_finished_with_a_document(platform: Platform, w
         *("executive_summary", "population", "cost_drivers", "programme_fit"),
         *("financial_case", "assumptions", "risks", "next_steps"),
     ]
-    assert document.prompt_versions == {"population_analyst": "1", "proposal_writer": "1"}
+    assert document.prompt_versions == {"population_analyst": "2", "proposal_writer": "2"}
     shown = {fact.id: fact.display for fact in document.facts}
     assert (shown["members"], shown["pmpm"], shown["cohort.members"]) == ("1,000", "$500.00", "100")
     assert not worker.running
@@ -52,7 +52,7 @@ def test_progress_goes_up_through_the_four_stages_under_the_jobs_request_id(plat
 
 def test_the_reports_are_read_in_parallel(platform: Platform, worker: Worker):
     row = platform.add(examples.job())
-    everyone = threading.Barrier(5, timeout=20)  # breaks, and the job fails, unless all five wait at the same time
+    everyone = threading.Barrier(6, timeout=20)  # breaks, and the job fails, unless all six wait at the same time
     platform.gate = Gate(everyone)
 
     assert run(worker, row) == "completed"
@@ -309,6 +309,60 @@ def test_a_document_that_is_refused_fails_the_job(platform: Platform, worker: Wo
     [finish] = row.finishes
     assert finish.error is not None
     assert finish.error.code == "content_too_large"
+
+
+@pytest.mark.parametrize("refusal", [Forbidden, Unprocessable])
+@pytest.mark.parametrize("different", [{}, {"job_type": "weather_report"}])
+def test_an_attempt_whose_every_outcome_is_refused_ends_with_its_lease(
+    platform: Platform, worker: Worker, logged, refusal, different
+):
+    row = platform.add(examples.job(**different))
+
+    def refuse() -> None:
+        raise refusal
+
+    platform.hooks["finish"] = refuse
+
+    assert run(worker, row) == "lost"
+    assert row.status == "processing"
+    assert any(line["message"] == "the outcome is refused" for line in logged)
+
+
+def test_a_failure_whose_details_are_refused_is_told_without_them(platform: Platform, worker: Worker):
+    row = platform.add(examples.job(parameters={"colour": "red"}))
+
+    def refuse() -> None:
+        del platform.hooks["finish"]
+        raise Unprocessable
+
+    platform.hooks["finish"] = refuse
+
+    assert run(worker, row) == "failed"
+    [finish] = row.finishes
+    assert finish.error is not None
+    assert (finish.error.code, finish.error.details) == ("parameters_invalid", [])
+
+
+def test_a_worker_that_is_refused_its_release_leaves_the_job_to_its_lease(platform: Platform, worker: Worker):
+    row = platform.add(examples.job())
+
+    def refuse() -> None:
+        raise Forbidden
+
+    platform.hooks["finish"] = refuse
+    platform.hooks["summary"] = lambda: [worker.hurry(attempt) for attempt in worker.running]
+
+    assert run(worker, row) == "lost"
+
+
+def test_an_analytics_service_that_restarts_costs_no_attempt(platform: Platform, worker_with, monkeypatch):
+    monkeypatch.setattr(collecting, "BUSY_TRIES", 1)
+    worker = worker_with(analytics_url=f"http://127.0.0.1:{free_port()}")
+    row = platform.add(examples.job())
+
+    assert run(worker, row) == "released"
+    [finish] = row.finishes
+    assert finish.retry_after_seconds >= collecting.BUSY_BREAK
 
 
 def test_a_lost_lease_ends_the_attempt_quietly(platform: Platform, worker: Worker):

@@ -3,6 +3,7 @@
 import json
 from contextlib import closing
 from datetime import timedelta
+from typing import Any
 
 import examples
 import pytest
@@ -13,11 +14,12 @@ from pydantic import BaseModel
 
 from agent_runner import document, replies, template
 from agent_runner.checking import AgentOutputUngrounded, Grounding
-from agent_runner.facts import Facts
+from agent_runner.conversation import AgentCallRefused
+from agent_runner.desk import AgentContext, Desk
+from agent_runner.facts import Facts, Source
 from agent_runner.models import Models
 from agent_runner.settings import Settings
-from agent_runner.stop import Stop
-from agent_runner.template import AgentCallRefused, AgentContext, BaseAgentTemplate, Instructions
+from agent_runner.template import BaseAgentTemplate, Instructions
 from agent_runner.writing import Draft
 from triton_common.schemas import ProblemDetail
 
@@ -42,16 +44,15 @@ class HeadlineWriter(BaseAgentTemplate[Headline]):
         return Headline(text=self.text)
 
 
-def context(settings: Settings | None = None) -> AgentContext:
+def context(settings: Settings | None = None, **different: Any) -> AgentContext:
+    chosen = (settings or Settings()).model_copy(update={"retry_pause": timedelta(milliseconds=1), **different})
     facts = Facts("USD")
-    facts.put("members", "Members", 27, "members", "test")
+    facts.put("members", "Members", 27, "members", Source("test", None, "made up"))
     return AgentContext(
+        desk=Desk(settings=chosen, models=Models(chosen)),
         facts=facts,
         grounding=Grounding(facts),
         material={},
-        models=Models(settings or Settings()),
-        stop=Stop(),
-        retry_pause=timedelta(milliseconds=1),
     )
 
 
@@ -74,7 +75,7 @@ def test_a_result_tells_what_it_took(bedrock: Bedrock, settings: Settings):
     bedrock.say("prose", {"text": "{{members}} members"})
 
     asked = context(settings.model_copy(update={"model": "bedrock:m"}))
-    with closing(asked.models):
+    with closing(asked.desk.models):
         result = HeadlineWriter().run(asked)
 
     assert (result.model, result.calls, result.input_tokens, result.output_tokens) == ("bedrock:m", 2, 200, 40)
@@ -91,7 +92,7 @@ def test_a_run_that_agno_ends_otherwise_is_no_result(bedrock: Bedrock, settings:
     monkeypatch.setattr(providers.AwsBedrock, "invoke", interrupted)
 
     asked = context(settings.model_copy(update={"model": "bedrock:m"}))
-    with closing(asked.models), pytest.raises(AgentCallRefused, match="run ended cancelled"):
+    with closing(asked.desk.models), pytest.raises(AgentCallRefused, match="run ended cancelled"):
         HeadlineWriter().run(asked)
 
 

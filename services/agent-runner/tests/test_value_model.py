@@ -1,6 +1,7 @@
 """The arithmetic: known values, and what must hold for all values."""
 
 from decimal import Decimal
+from itertools import pairwise
 
 import examples
 import pytest
@@ -11,6 +12,7 @@ from agent_runner.value_model import CASES, CurrencyMismatch, ValueModel, calcul
 from triton_common.schemas import CostCategory, Effect, Fees, Range, ValuePropositionContent
 
 ZERO = Decimal(0)
+NOBODY = examples.part(0, 0, "0.00")
 
 shares = st.decimals(min_value=0, max_value=1, places=3)
 amounts = st.decimals(min_value=0, max_value=10**7, places=2)
@@ -57,7 +59,7 @@ def with_reduction(terms: ValuePropositionContent, change) -> ValuePropositionCo
 
 
 def value(cohort, terms, **options) -> ValueModel:
-    return calculate(cohort, examples.summary(), terms, **options)
+    return calculate(cohort, terms, **options)
 
 
 def test_known_values_by_hand():
@@ -119,7 +121,7 @@ def test_another_currency_is_refused():
 
 
 def test_nobody_at_all_has_no_cost_a_member():
-    model = calculate(examples.nobody(), examples.NO_DATA, examples.terms())
+    model = value(examples.cohort(cohort=NOBODY, rest=NOBODY), examples.terms())
 
     assert model.net_pmpm("base") == 0
 
@@ -163,6 +165,28 @@ def test_a_better_case_never_saves_less(cohort, terms):
 
     assert low.savings <= base.savings <= high.savings
     assert low.engaged <= base.engaged <= high.engaged
+    assert low.fees <= base.fees <= high.fees
+
+
+@given(cohorts, propositions())
+def test_a_better_case_never_returns_less_on_its_fees(cohort, terms):
+    """But for cents: each month's savings and fees are rounded."""
+    cases = [value(cohort, terms).cases[case] for case in CASES]
+
+    for worse, better in pairwise(case for case in cases if case.roi is not None):
+        assert worse.savings * better.fees <= better.savings * worse.fees + worse.fees + better.fees
+
+
+@given(cohorts, propositions(), prices)
+def test_a_higher_fee_never_leaves_more(cohort, terms, more):
+    fees = terms.fees.model_copy(
+        update={"per_engaged_member_per_month": terms.fees.per_engaged_member_per_month + more}
+    )
+    before, after = value(cohort, terms), value(cohort, terms.model_copy(update={"fees": fees}))
+
+    for case in CASES:
+        assert after.cases[case].savings == before.cases[case].savings
+        assert after.cases[case].net <= before.cases[case].net
 
 
 @given(cohorts, propositions())

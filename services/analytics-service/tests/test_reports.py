@@ -127,6 +127,35 @@ async def test_cohort(prospect: Prospect, data: Population, codes: list[str], pa
         }
 
 
+@pytest.mark.parametrize("months", [1, 7, 120])
+async def test_a_cohorts_last_months_count_those_months_and_members_alone(
+    prospect: Prospect, data: Population, months: int
+):
+    await loaded(prospect, data)
+    wanted = {"codes": [{"system": "icd10cm", "code": "E11*"}], "last_months": months}
+    report = await prospect.post("reports/cohort", wanted)
+    newest = spans(data)["last"].max()
+    oldest = newest - months + 1
+    mine = diagnosed(data).filter(pl.col("code").str.starts_with("E11"))["member_id"].implode()
+    for name, inside in (("cohort", True), ("rest", False)):
+        span = spans(data).filter((pl.col("member_id").is_in(mine) == inside) & (pl.col("last") >= oldest))
+        cost = costs(data).filter((pl.col("member_id").is_in(mine) == inside) & (pl.col("month") >= oldest))
+        assert report[name]["members"] == span.height
+        assert report[name]["member_months"] == int((span["last"] - span["first"].clip(oldest) + 1).sum())
+        assert report[name]["total_paid"] == str(cents(cost["cost"].sum()))
+        assert report[name]["paid_by_category"] == {
+            category: str(cents(cost.filter(pl.col("category") == category)["cost"].sum())) for category in CATEGORIES
+        }
+    assert (report["first_month"], report["last_month"]) == (first_day(oldest), first_day(newest))
+
+
+async def test_a_cohort_of_no_data_has_no_last_months(prospect: Prospect):
+    wanted = {"codes": [{"system": "icd10cm", "code": "E11*"}], "last_months": 12}
+    report = await prospect.post("reports/cohort", wanted)
+    assert report["cohort"]["members"] == report["rest"]["members"] == 0
+    assert report["first_month"] is report["last_month"] is None
+
+
 async def test_cohort_of_another_system_is_empty(prospect: Prospect, data: Population):
     await loaded(prospect, data)
     report = await prospect.post("reports/cohort", {"codes": [{"system": "snomed", "code": "E119"}]})

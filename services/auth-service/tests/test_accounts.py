@@ -252,12 +252,12 @@ async def test_what_is_done_with_accounts_is_in_the_audit_log(http, bearer, eve,
     admin = (await http.get("/me", headers=bearer)).json()["id"]
     assert rows("SELECT * FROM audit_events WHERE action = 'user.changed'")
     (event,) = rows(
-        "SELECT source, actor_kind, actor_id, object_kind, object_id, address, request_id, outcome, details, seq"
+        "SELECT source, actor_kind, actor_id, object_kind, object_id, address, request_id, outcome, details"
         " FROM audit_events WHERE action = 'user.changed'"
     )
     assert event == (
         *("auth-service", "user", admin, "user", user_id, "127.0.0.1", "request-0007", "succeeded"),
-        *({"changed": {"role": "viewer"}}, None),
+        {"changed": {"role": "viewer"}},
     )
 
 
@@ -270,10 +270,14 @@ async def test_what_is_done_with_accounts_is_in_the_audit_log(http, bearer, eve,
         "TRUNCATE audit_events",
     ],
 )
-async def test_an_audit_event_stays_as_it_is(http, pair, rows, statement):
+def test_an_audit_event_stays_as_it_is(rows, statement):
+    rows(
+        "INSERT INTO audit_events (id, at, source, actor_kind, action, request_id, outcome, details)"
+        " VALUES (gen_random_uuid(), now(), 'jobs-service', 'system', 'job.begun', '', 'succeeded', '{}')"
+    )
     with pytest.raises(Exception, match="audit events stay as they are"):
         rows(statement)
-    sealed = "UPDATE audit_events SET seq = 1, hash = 'x' WHERE id = (SELECT min(id::text)::uuid FROM audit_events)"
+    sealed = "UPDATE audit_events SET seq = 1, hash = 'x' "
     rows(sealed)
     with pytest.raises(Exception, match="audit events stay as they are"):
         rows(sealed.replace("seq = 1", "seq = 2"))

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from auth_service import chain
 from auth_service.chain import Head, Sealer, verify
 from auth_service.models import AuditEvent
-from triton_common.db import Database
+from triton_common.db import Database, DatabaseUnavailable
 
 KEY = b"k" * 32
 
@@ -261,6 +261,31 @@ async def test_the_sealer_says_when_the_end_was_cut_or_written_anew(database, ev
     await sealer.seal()
     await sealer.seal()
     assert len([line for line in lines if "the event sealed last is another one, or gone" in line]) == 1
+
+
+async def test_a_seal_that_was_rolled_back_is_no_alarm(database, events, postgres_url, lines):
+    events(3)
+    sealer = Sealer(database, KEY)
+    await sealer.seal()
+    events(3)
+    with psycopg.connect(postgres_url) as other:
+        other.execute("LOCK TABLE audit_events IN SHARE MODE")
+        with pytest.raises(DatabaseUnavailable):
+            await sealer.seal()
+    assert await sealer.seal() == 3
+    assert not [line for line in lines if "was changed" in line]
+    assert (await report_of(database)).events == 6
+
+
+async def test_what_waits_for_its_seal_is_read_by_an_index_alone(database, events, rows):
+    events(3000)
+    rows("ANALYZE audit_events")
+    after = ("-infinity", "00000000-0000-0000-0000-000000000000", 100)
+    async with database.pool.connection() as connection:
+        found = await connection.execute(f"EXPLAIN {chain.UNSEALED}", after)
+        plan = str(await found.fetchall())
+    assert "Index Scan using ix_audit_events_unsealed" in plan
+    assert "Sort" not in plan
 
 
 async def test_another_key_makes_another_chain(database, events):

@@ -10,11 +10,20 @@ from auth_service.settings import Settings
 from triton_common.settings import CommonSettings
 
 JSON = "application/json"
-WRITES = [
-    (method, path)
+OPERATIONS = [
+    (method, path.removeprefix("/api/v1/auth"), operation)
     for path, methods in build(Settings()).openapi()["paths"].items()
     for method, operation in methods.items()
+]
+WRITES = [
+    (method, path)
+    for method, path, operation in OPERATIONS
     if JSON in operation.get("requestBody", {}).get("content", {})
+]
+LISTS = [
+    path
+    for _, path, operation in OPERATIONS
+    if "limit" in {parameter["name"] for parameter in operation.get("parameters", [])} and "{" not in path
 ]
 TOO_LARGE = CommonSettings().max_body_bytes + 1
 INJECTIONS = [
@@ -71,7 +80,7 @@ def app(make_settings):
 async def test_a_body_that_is_none_is_refused(http, bearer, body, content_type, answer):
     headers = bearer | ({"content-type": content_type} if content_type else {})
     for method, path in WRITES:
-        url = re.sub(r"{\w+}", str(uuid7()), path).removeprefix("/api/v1/auth")
+        url = re.sub(r"{\w+}", str(uuid7()), path)
         given = await http.request(method, url, content=body, headers=headers)
         assert (given.status_code, given.json()["code"]) == answer, f"{method} {path}"
 
@@ -98,8 +107,8 @@ async def test_a_text_is_a_text_and_nothing_else(http, bearer, rows, text):
     assert account["description"] == text
 
 
-@pytest.mark.parametrize("path", ["/users", "/sessions", "/api-keys", "/service-accounts"])
-@pytest.mark.parametrize("twice", ["limit=1&limit=200", "cursor=a&cursor=a"])
-async def test_a_parameter_of_a_list_comes_once(http, bearer, path, twice):
-    given = await http.get(f"{path}?{twice}", headers=bearer)
-    assert (given.status_code, given.json()["details"][0]["code"]) == (422, "repeated")
+async def test_a_parameter_of_a_list_comes_once(http, bearer):
+    assert len(LISTS) > 4
+    for path in LISTS:
+        given = await http.get(f"{path}?limit=1&limit=200", headers=bearer)
+        assert (given.status_code, given.json()["details"][0]["code"]) == (422, "repeated"), path

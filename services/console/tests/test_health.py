@@ -5,7 +5,8 @@ from fastapi import FastAPI, Response
 
 from console import health
 from console.main import build
-from triton_common.app import Degraded, create_app
+from console.settings import Settings
+from triton_common.app import CHECK_TIMEOUT, Degraded, create_app
 from triton_common.errors import Unavailable
 from triton_common.settings import CommonSettings
 
@@ -72,6 +73,11 @@ async def test_a_service_that_hangs_costs_no_more_than_the_timeout(running, plat
     assert (
         answer.json()["services"]["analytics-service"]["message"] == "analytics-service does not answer within 0.5 s."
     )
+
+
+def test_console_waits_for_what_a_service_says_of_a_dependency_that_hangs():
+    """Else a service that does without it for a while would pass for down."""
+    assert Settings().ask_timeout.total_seconds() > CHECK_TIMEOUT
 
 
 async def test_something_else_on_the_port_is_down(running, platform, services):

@@ -18,6 +18,9 @@ RECORDED = {
     ("POST", "/api/v1/prospects/{prospect_id}/archive"): "prospect.archived",
     ("GET", "/api/v1/documents"): "document.listed",
     ("GET", "/api/v1/documents/{document_id}"): "document.read",
+    ("GET", "/api/v1/documents/{document_id}/versions"): "document.read",
+    ("GET", "/api/v1/documents/{document_id}/facts"): "document.read",
+    ("GET", "/api/v1/documents/{document_id}/facts/{fact_id}"): "document.read",
 }
 # A new route is put here, or records. Of a prospect these answer its id alone, and to workers its name.
 SILENT = {
@@ -83,7 +86,7 @@ def asked(route, document):
     method, path = route
     if method == "POST" and path == "/api/v1/prospects":
         return path, {"client_id": document["client_id"], "name": "Another"}
-    named = path.format(prospect_id=document["prospect_id"], document_id=document["id"])
+    named = path.format(prospect_id=document["prospect_id"], document_id=document["id"], fact_id="members")
     return named, {"name": "Renamed"} if method == "PATCH" else None
 
 
@@ -112,7 +115,9 @@ async def test_a_good_request_and_a_refused_one_are_recorded(api, told, document
         assert str(second.client_id) != document["client_id"], "it is told to the client of who asked"
 
 
-@pytest.mark.parametrize(("form", "action"), [("json", "read"), ("md", "exported"), ("html", "exported")])
+@pytest.mark.parametrize(
+    ("form", "action"), [("json", "read"), ("md", "exported"), ("html", "exported"), ("pdf", "exported")]
+)
 async def test_a_document_in_another_form_is_an_export(api, told, document, form, action):
     await api.get(f"/api/v1/documents/{document['id']}?format={form}")
     last = told()[-1]

@@ -30,6 +30,24 @@ def test_bars_stay_inside_the_picture(values):
     assert drawn.bars[widest].width == max(bar.width for bar in drawn.bars)
 
 
+def test_a_waterfall_goes_on_where_the_last_bar_ended():
+    drawn = charts.bars(chart([100, 50, -60, 90], "waterfall")).bars
+    first, second, loss, total = drawn
+    assert second.x == pytest.approx(first.x + first.width, abs=0.2)
+    assert loss.x + loss.width == pytest.approx(second.x + second.width, abs=0.2)
+    assert (total.x, total.x + total.width) == pytest.approx((first.x, loss.x), abs=0.2)
+    assert [bar.tone for bar in drawn] == ["gain", "gain", "loss", "total"]
+    assert {bar.anchor for bar in drawn} == {"start"}
+
+
+@given(VALUES)
+def test_a_waterfall_stays_inside_the_picture(values):
+    drawn = charts.bars(chart([*values, sum(values)], "waterfall"))
+    for bar in drawn.bars:
+        assert bar.x + 0.2 >= charts.LABELS
+        assert bar.x + bar.width <= charts.WIDTH - charts.VALUES + 1.2
+
+
 @given(VALUES)
 def test_lines_stay_inside_the_picture_and_between_their_ticks(values):
     drawn = charts.line(chart(values, "line"))

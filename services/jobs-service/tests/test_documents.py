@@ -19,7 +19,7 @@ async def document(api):
 async def test_the_content_is_what_the_worker_sent(api, document):
     content = document["content"]
     assert (content["title"], content["notice"]) == (api.document["title"], api.document["notice"])
-    assert content["facts"] == api.document["facts"]
+    assert content["facts"] == [fact | {"formula": "", "report": None} for fact in api.document["facts"]]
     assert len(content["charts"]) == 3
 
 
@@ -89,6 +89,8 @@ async def test_another_clients_documents_do_not_exist(api, document, nobody):
         ("text/html;q=0.2, text/markdown;q=0.7", None, "text/markdown"),
         ("text/html;q=much, text/markdown;q=0.1", None, "text/markdown"),
         ("text/html;q=0", None, "application/json"),
+        ("application/pdf", None, "application/pdf"),
+        ("text/html", "pdf", "application/pdf"),
         ("application/json", "html", "text/html"),
         ("text/html", "md", "text/markdown"),
         ("text/html", "json", "application/json"),
@@ -168,7 +170,7 @@ async def test_markdown_holds_everything_and_no_html(api, document):
     answer = await api.get(f"/api/v1/documents/{document['id']}", params={"format": "md"})
     assert answer.headers["Content-Disposition"] == 'inline; filename="coaching-for-acme-friends.md"'
     lines = answer.text.splitlines()
-    assert lines[0] == r"# Coaching for \<Acme\> & friends"
+    assert lines[0] == r"# Coaching for \<Acme\> \& friends"
     assert lines[2] == "> **Note.** No model wrote this."
     assert "| Members | 27 | report summary |" in lines
     assert "| inpatient | $1.3M |" in lines
@@ -186,3 +188,118 @@ async def test_a_document_of_nothing_but_a_title(api):
         assert "12 tokens in, 0 out" in text
         assert "Where the figures" not in text
         assert "Note." not in text
+
+
+TRACED = {
+    "id": "pmpm",
+    "label": "Cost per member per month",
+    "value": "131.48",
+    "unit": "USD",
+    "display": "$131.48",
+    "source": "summary report: total_paid / member_months",
+    "formula": "total_paid / member_months",
+    "report": "summary",
+}
+QUERY = {"id": "summary", "method": "GET", "path": "/api/v1/analytics/prospects/x/reports/summary", "params": {}}
+
+
+async def made(api, job=None, **different):
+    """A document made by a job, a new one unless told."""
+    job = job or await api.job()
+    await api.claim(job)
+    return (await api.finish(job, document=api.document | different)).json()["document_id"]
+
+
+async def test_a_fact_tells_where_it_came_from(api):
+    sections = [
+        {"key": "population", "title": "P", "paragraphs": [{"text": "x"}, {"text": "$131.48 each.", "facts": ["pmpm"]}]}
+    ]
+    document = await made(api, facts=[TRACED], reports=[QUERY], sections=sections)
+
+    [listed] = (await api.get(f"/api/v1/documents/{document}/facts")).json()
+    fact = (await api.get(f"/api/v1/documents/{document}/facts/pmpm")).json()
+    assert listed == TRACED
+    assert fact == TRACED | {
+        "query": QUERY | {"body": None},
+        "shown_in": [{"section": "population", "paragraph": 2, "text": "$131.48 each."}],
+    }
+
+
+async def test_a_fact_of_no_report_has_no_query(api, document):
+    fact = (await api.get(f"/api/v1/documents/{document['id']}/facts/members")).json()
+    assert (fact["formula"], fact["report"], fact["query"]) == ("", None, None)
+    assert [place["section"] for place in fact["shown_in"]] == ["population"]
+
+
+@pytest.mark.parametrize("fact", ["unknown", "a.b", "%7B%7Bpmpm%7D%7D", "x" * 200])
+async def test_a_fact_that_the_document_has_not_is_not_found(api, document, fact):
+    answer = await api.get(f"/api/v1/documents/{document['id']}/facts/{fact}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "fact_not_found")
+
+
+@pytest.mark.parametrize("below", ["", "/facts", "/facts/members", "/versions"])
+async def test_what_belongs_to_a_document_is_its_readers_alone(api, document, nobody, below):
+    other = api.bound(await api.client("Other"), "viewer")
+    for user, path in ((other, document["id"]), (api.admin, nobody)):
+        answer = await api.get(f"/api/v1/documents/{path}{below}", user=user)
+        assert (answer.status_code, answer.json()["code"]) == (404, "document_not_found")
+    own = api.as_user("viewer", client_id=document["client_id"])
+    assert (await api.get(f"/api/v1/documents/{document['id']}{below}", user=own)).status_code == 200
+    assert (await api.get(f"/api/v1/documents/{document['id']}{below}", user={})).status_code == 401
+    assert (await api.get(f"/api/v1/documents/{document['id']}{below}", user=api.worker)).status_code == 403
+
+
+async def test_each_job_makes_another_version_and_none_is_lost(api):
+    client = await api.client()
+    first_job = await api.job(client)
+    again = {key: first_job[key] for key in ("prospect_id", "value_proposition_id")}
+    first = await made(api, first_job)
+    second_job = (await api.post("/api/v1/jobs", {"job_type": "value_proposition"} | again)).json()
+    second = await made(api, second_job, title="Second")
+    other = await made(api)
+
+    versions = (await api.get(f"/api/v1/documents/{first}/versions")).json()["items"]
+    assert [(item["id"], item["version"], item["title"]) for item in versions] == [
+        (second, 2, "Second"),
+        (first, 1, api.document["title"]),
+    ]
+    assert (await api.get(f"/api/v1/documents/{second}/versions")).json()["items"] == versions
+    read = [(await api.get(f"/api/v1/documents/{document}")).json() for document in (first, second, other)]
+    assert [document["version"] for document in read] == [1, 2, 1]
+    assert read[0]["content"]["title"] == api.document["title"]
+    page = (await api.get(f"/api/v1/documents/{first}/versions", params={"limit": 1})).json()
+    rest = (await api.get(f"/api/v1/documents/{first}/versions", params={"cursor": page["next_cursor"]})).json()
+    assert [item["version"] for item in page["items"] + rest["items"]] == [2, 1]
+    of_both = (await api.get("/api/v1/documents", params=again)).json()["items"]
+    assert of_both == versions
+    html = (await api.get(f"/api/v1/documents/{second}", params={"format": "html"})).text
+    assert "version 2" in html
+
+
+async def test_tables_and_highlights_show_facts(api):
+    tables = [
+        {
+            "title": "Cases",
+            "section": "population",
+            "columns": ["Low", "High"],
+            "rows": [{"label": "Cost", "facts": ["pmpm", "gone"]}],
+        }
+    ]
+    highlights = [{"label": "Each", "fact": "pmpm"}, {"label": "Gone", "fact": "gone"}]
+    document = await made(api, facts=[TRACED], tables=tables, highlights=highlights)
+
+    page = Page((await api.get(f"/api/v1/documents/{document}", params={"format": "html"})).text)
+    text = " ".join(" ".join(page.text).split())
+    assert "Each $131.48" in text
+    assert "Cost $131.48" in text
+    assert "Gone" not in text
+    assert text.count("summary report: total_paid / member_months") == 1
+    markdown = (await api.get(f"/api/v1/documents/{document}", params={"format": "md"})).text
+    assert "- Each: **$131.48**" in markdown
+    assert "| | Low | High |\n|---|---:|---:|\n| Cost | $131.48 |  |" in markdown
+
+
+async def test_an_entity_in_a_text_is_none_in_markdown(api):
+    document = await made(api, title="Half &half; of it")
+    markdown = (await api.get(f"/api/v1/documents/{document}", params={"format": "md"})).text
+    assert markdown.splitlines()[0] == r"# Half \&half; of it"

@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -135,16 +136,16 @@ async def _begin(api: "Api", logins: Logins, path: str, body: Json) -> Json:
     """Begin a session and keep it; the one that was kept before ends. One that cannot be kept ends too."""
     async with api:
         asked_at = time.time()
-        pair = await api.post(path, json=body)
-        api.token = pair["access_token"]
+        login = Login.of(await api.post(path, json=body), email="", asked_at=asked_at)
+        api.token = login.access_token
         try:
             who = await _who(api)
             async with logins.locked():
                 before = logins.get(api.url)
-                logins.put(api.url, Login.of(pair, email=str(who["email"]), asked_at=asked_at), last=True)
+                logins.put(api.url, replace(login, email=str(who["email"])), last=True)
         except BaseException:
             with suppress(CommandFailed):
-                await _end(api, pair["refresh_token"])
+                await _end(api, login.refresh_token)
             raise
         if before is not None:
             try:

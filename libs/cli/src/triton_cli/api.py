@@ -111,6 +111,10 @@ class Api:
         """GET, as it is."""
         return (await self._send("GET", path, params=params)).text
 
+    async def content(self, path: str, **params: str) -> bytes:
+        """GET, as bytes."""
+        return (await self._send("GET", path, params=params)).content
+
     async def post(self, path: str, **options: Any) -> Any:
         """POST, parsed."""
         return _parsed(await self._send("POST", path, **options))

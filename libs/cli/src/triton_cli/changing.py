@@ -12,7 +12,6 @@ from triton_cli.command import (
     JsonOption,
     StateOption,
     UrlOption,
-    confirmed,
     platform,
     say,
     sentences,
@@ -32,7 +31,8 @@ from triton_cli.filters import (
     chosen,
     resolved,
 )
-from triton_cli.state import CommandFailed, WrongUsage
+from triton_cli.lists import ask
+from triton_cli.state import WrongUsage
 
 if TYPE_CHECKING:
     from triton_cli.api import Api, Verb
@@ -76,9 +76,8 @@ def _change(verb: "Verb", explained: str, past: str) -> Callable[..., None]:
         if dry_run:
             print(json.dumps(found) if as_json else f"{_jobs(found)} would be {past}.")
             return
-        # asked between two runs of the loop, whose signal handlers would keep Ctrl-C from whoever reads a line
-        if found["matched"] and not (yes or confirmed(f"{verb.capitalize()} {_jobs(found)}?")):
-            raise CommandFailed("Nothing was changed.")
+        if found["matched"]:
+            ask(f"{verb.capitalize()} {_jobs(found)}", api, yes=yes)
         until_signal(_change_found(api, verb, selection, found, past=past, as_json=as_json))
 
     change.__doc__ = explained

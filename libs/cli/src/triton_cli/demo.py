@@ -205,6 +205,7 @@ def show(outcome: Outcome, console: Console, *, secrets_file: Path) -> None:
     console.print(table)
     for line in (
         f"\n  Open it: {outcome.document_file}",
+        f"  To print or send: {outcome.document_file.with_suffix('.pdf')}",
         "  Or fetch it with a token, while the platform runs:\n",
         f"  {fetching(outcome.document_url, secrets_file)}",
     ):
@@ -322,10 +323,10 @@ async def _load(
 
 
 async def _save(api: Api, document_id: str, state: State) -> Path:
-    """Keep the document's three forms; answers the path of the HTML."""
-    for form in ("json", "md", "html"):
-        text = await api.text(f"/api/v1/documents/{document_id}", format=form)
-        (state.documents / f"{document_id}.{form}").write_text(text, encoding="utf-8")
+    """Keep the document in all its forms; answers the path of the HTML."""
+    for form in ("json", "md", "html", "pdf"):
+        content = await api.content(f"/api/v1/documents/{document_id}", format=form)
+        (state.documents / f"{document_id}.{form}").write_bytes(content)
     return state.documents / f"{document_id}.html"
 
 

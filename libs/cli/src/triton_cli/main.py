@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_cli import account, auditing, environment, jobs, machines, people
+from triton_cli import account, agents, auditing, environment, jobs, machines, people
 from triton_cli.command import (
     DEFAULT_STATE,
     JsonOption,
@@ -42,6 +42,7 @@ app = typer.Typer(
 ACCOUNTS: Final = "Accounts"
 DOWN_TIMEOUT: Final = 90.0
 MAX_PORT: Final = 65_535 - 9
+AGENTOS_PORT: Final = 7777
 
 PortOption = Annotated[
     int | None,
@@ -55,6 +56,7 @@ PortOption = Annotated[
 ]
 
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(agents.app, name="agents")
 app.add_typer(environment.app, name="secrets")
 app.command(rich_help_panel=ACCOUNTS)(account.login)
 app.command(rich_help_panel=ACCOUNTS)(account.logout)
@@ -77,6 +79,9 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when all is ready; `triton down` stops it.")
     ] = False,
+    agentos: Annotated[
+        bool, typer.Option("--agentos", help=f"Start AgentOS too, at port {AGENTOS_PORT}: agents and their runs.")
+    ] = False,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Start the platform and keep it running until Ctrl-C. Data of earlier runs is kept."""
@@ -84,13 +89,14 @@ def up(
 
     home = State(state)
     if detach:
-        _start_detached(home, port)
+        _start_detached(home, port, agentos=agentos)
         return
     ready = False
 
     async def stay() -> None:
         nonlocal ready
-        async with running(home, port=port or DEFAULT_PORT, console=progress):
+        wanted = AGENTOS_PORT if agentos else None
+        async with running(home, port=port or DEFAULT_PORT, console=progress, agentos=wanted):
             ready = True
             _say_ready(home)
             await for_ever()
@@ -295,7 +301,7 @@ def _say_ready(state: State, console: Console = output) -> None:
         say(line, console=console)
 
 
-def _start_detached(state: State, port: int | None) -> None:
+def _start_detached(state: State, port: int | None, *, agentos: bool) -> None:
     from triton_cli.doctor import check_settings  # noqa: PLC0415  same
     from triton_cli.running import follow_start  # noqa: PLC0415  the servers' drivers take a second to import
 
@@ -315,6 +321,7 @@ def _start_detached(state: State, port: int | None) -> None:
         str(state.folder),
         "--port",
         str(port or DEFAULT_PORT),
+        *(["--agentos"] if agentos else []),
     ]
     with log.open("wb") as file:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)

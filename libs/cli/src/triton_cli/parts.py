@@ -1,7 +1,8 @@
 """The table of parts: what the stack of this machine is made of, on which port, with which environment.
 
 Ports are one block of ten from --port: +0 gateway, +1 auth, +2 jobs, +3 analytics, +4 agent-runner, +5 console,
-+6 redis, +7 postgres, +8 the gateway's own ping and metrics, +9 the agent worker's metrics.
++6 redis, +7 postgres, +8 the gateway's own ping and metrics, +9 the agent worker's metrics. AgentOS, which is started
+on demand, has a port of its own.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from triton_cli.stack import Part
 from triton_cli.state import ADMIN_EMAIL, CHECKOUT, CommandFailed, Secrets, State
 from triton_common.embedded import Postgres, Redis
 
-DATABASES: Final = ("auth", "jobs")
+DATABASES: Final = ("auth", "jobs", "agents")
 WORKER_THREADS: Final = 4  # more would ask analytics-service for more reports at once than it queues
 CHECK_TIMEOUT: Final = 5.0  # seconds
 GRACE: Final = 5  # seconds that a service gives its open requests when it stops
@@ -27,8 +28,11 @@ GRACE: Final = 5  # seconds that a service gives its open requests when it stops
 SERVERS, SERVICES, WORKERS, GATEWAY = range(4)
 
 
-def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
-    """All parts, the gateway at `port`. Raises CommandFailed or ServerNotStarted when one is not installed."""
+def parts_of(state: State, port: int, *, secrets: Secrets, agentos: int | None = None) -> list[Part]:
+    """All parts, the gateway at `port`, and AgentOS at `agentos`, if it is wanted.
+
+    Raises CommandFailed or ServerNotStarted when one is not installed.
+    """
     postgres = Postgres(state.postgres, port=port + 7, password=secrets.postgres_password)
     redis = Redis(state.redis, port=port + 6, password=secrets.redis_password)
     urls = {
@@ -47,6 +51,7 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
     )
     agent = common | {
         "TASK_QUEUE_URL": redis.url,
+        "DATABASE_URL": postgres.url("agents"),
         "AGENT_CLIENT_ID": "agent-runner",
         "AGENT_CLIENT_SECRET": secrets.agent_client_secret,
         "AGENT_METRICS_PORT": str(port + 9),
@@ -79,8 +84,9 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
             stop_signal=redis.stop_signal,
             prepare=redis.prepare,
         ),
-        _migrations("auth", state, common | {"DATABASE_URL": postgres.url("auth")}),
-        _migrations("jobs", state, common | {"DATABASE_URL": postgres.url("jobs")}),
+        _migrations("auth", "auth-service", state, common | {"DATABASE_URL": postgres.url("auth")}),
+        _migrations("jobs", "jobs-service", state, common | {"DATABASE_URL": postgres.url("jobs")}),
+        _migrations("agents", "agent-runner", state, common | {"DATABASE_URL": postgres.url("agents")}),
         _service(
             "auth",
             "auth_service",
@@ -118,12 +124,17 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
                 "ANALYTICS_SPOOL_DIR": str(state.spool),
             },
         ),
-        _service("agent-runner", "agent_runner", port + 4, agent),
+        _service("agent-runner", "agent_runner", port + 4, agent, after=["agents-migrations"]),
         _service("console", "console", port + 5, common),
+        *(
+            [_service("agentos", "agent_runner", agentos, agent, app="agentos", after=["agents-migrations"])]
+            if agentos
+            else []
+        ),
         Part(
             name="agent-worker",
             layer=WORKERS,
-            after=["redis"],
+            after=["redis", "agents-migrations"],
             command=[
                 *(sys.executable, "-m", "celery", "--quiet", "-A", "agent_runner.worker", "worker"),
                 *("--concurrency", str(WORKER_THREADS), "-Q", "agent-runner"),
@@ -157,8 +168,8 @@ def parts_of(state: State, port: int, *, secrets: Secrets) -> list[Part]:
     ]
 
 
-def _migrations(name: str, state: State, environment: Mapping[str, str]) -> Part:
-    folder = CHECKOUT / "services" / f"{name}-service"
+def _migrations(name: str, service: str, state: State, environment: Mapping[str, str]) -> Part:
+    folder = CHECKOUT / "services" / service
     digest = hashlib.sha256()
     for file in sorted((folder / "migrations").rglob("*.py")):
         digest.update(file.name.encode() + file.read_bytes())
@@ -173,13 +184,21 @@ def _migrations(name: str, state: State, environment: Mapping[str, str]) -> Part
     )
 
 
-def _service(name: str, package: str, port: int, environment: Mapping[str, str], *, after: Sequence[str] = ()) -> Part:
+def _service(
+    name: str,
+    package: str,
+    port: int,
+    environment: Mapping[str, str],
+    *,
+    after: Sequence[str] = (),
+    app: str = "main",
+) -> Part:
     return Part(
         name=name,
         layer=SERVICES,
         after=after,
         command=[
-            *(sys.executable, "-m", "uvicorn", "--factory", f"{package}.main:build"),
+            *(sys.executable, "-m", "uvicorn", "--factory", f"{package}.{app}:build"),
             *("--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"),
             *("--no-access-log", "--timeout-graceful-shutdown", str(GRACE)),
         ],

@@ -23,14 +23,14 @@ FRAME: Final = 0.125  # seconds between two drawings of the status lines
 
 
 @asynccontextmanager
-async def running(state: State, *, port: int, console: Console) -> AsyncIterator[Stack]:
+async def running(state: State, *, port: int, console: Console, agentos: int | None = None) -> AsyncIterator[Stack]:
     """The stack, ready; supervised as long as the context lasts, stopped at its end, whatever ends it.
 
     Raises CommandFailed: a setting is wrong, it runs already, a port is taken, a part did not start.
     """
     check_settings()
     with state.locked() as left:
-        parts = parts_of(state, port, secrets=state.secrets())
+        parts = parts_of(state, port, secrets=state.secrets(), agentos=agentos)
         await end_leftovers(left.get("parts", []), console)
         check_ports(parts)
         board = Board(console, [part.name for part in parts])

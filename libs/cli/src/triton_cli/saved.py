@@ -31,9 +31,13 @@ class Login:
     expires_at: float
 
     @classmethod
-    def of(cls, pair: dict[str, Any], *, email: str, asked_at: float) -> "Login":
-        """What a login or a refresh that was asked for then has answered."""
-        return cls(email, pair["access_token"], pair["refresh_token"], asked_at + pair["expires_in"])
+    def of(cls, pair: Any, *, email: str, asked_at: float) -> "Login":
+        """What a login or a refresh that was asked for then has answered. Raises CommandFailed for anything else."""
+        try:
+            tokens = {name: pair[name] for name in ("access_token", "refresh_token")}
+            return _login(email=email, expires_at=asked_at + pair["expires_in"], **tokens)
+        except (KeyError, TypeError, ValueError):
+            raise CommandFailed("The answer is no session: is this a Triton platform?") from None
 
 
 class Logins:

@@ -176,8 +176,8 @@ class _Service(FastAPI):
                         operation["responses"].setdefault("415", problems(UnsupportedContent)[415])
                     for answer in operation.get("responses", {}).values():
                         content = answer.get("content", {})
-                        if content.get("application/json", {}).get("schema") == Problem.ref():
-                            content["application/problem+json"] = content.pop("application/json")
+                        for kind in [kind for kind in content if content[kind].get("schema") == Problem.ref()]:
+                            content["application/problem+json"] = content.pop(kind)
         assert self.openapi_schema is not None  # noqa: S101  FastAPI keeps what it has made
         return self.openapi_schema
 

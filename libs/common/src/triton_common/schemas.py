@@ -351,7 +351,21 @@ class Fact(Schema):
     value: Decimal | str
     unit: str = Field(description="members, months, USD, percent, per 1000, …")
     display: str = Field(description="As the text shows it")
-    source: str = Field(description="The report or the formula it comes from")
+    source: str = Field(description="The report or the formula it comes from, in a line")
+    formula: str = Field(
+        default="", description="How the value follows from the report's fields, or from other facts by their ids"
+    )
+    report: str | None = Field(default=None, description="Which of the document's reports it was read from")
+
+
+class ReportQuery(Schema):
+    """A report that a document was made of, and the request that answers it."""
+
+    id: str
+    method: Literal["GET", "POST"]
+    path: str
+    params: dict[str, str] = {}
+    body: dict[str, Any] | None = None
 
 
 class Paragraph(Schema):
@@ -381,9 +395,35 @@ class Chart(Schema):
 
     key: str
     title: str
-    kind: Literal["bar", "line"]
+    kind: Literal["bar", "line", "waterfall"] = Field(
+        description="Of a waterfall the points are what is added and taken away, and at last what is left"
+    )
     unit: str
     points: list[ChartPoint]
+    section: str | None = Field(default=None, description="Where it stands; after the text without one")
+
+
+class Highlight(Schema):
+    """A figure for the first page."""
+
+    label: str
+    fact: str
+
+
+class TableRow(Schema):
+    """A row of facts."""
+
+    label: str
+    facts: list[str] = Field(description="One a column")
+
+
+class FactTable(Schema):
+    """Facts side by side."""
+
+    title: str
+    section: str
+    columns: list[str]
+    rows: list[TableRow]
 
 
 class DocumentContent(Schema):
@@ -395,6 +435,9 @@ class DocumentContent(Schema):
     currency: str
     sections: list[Section]
     facts: list[Fact]
+    reports: list[ReportQuery] = []
+    highlights: list[Highlight] = []
+    tables: list[FactTable] = []
     charts: list[Chart] = []
     prompt_versions: dict[str, str] = {}
     input_tokens: int = 0
@@ -463,6 +506,13 @@ class CohortRequest(Schema):
     """Which members make the cohort: those with any of these codes."""
 
     codes: list[CodePattern] = Field(min_length=1, max_length=200)
+    last_months: int | None = Field(
+        default=None,
+        ge=1,
+        le=120,
+        description="Count cost and member months of the data's last so many months alone, and members seen in them. "
+        "Codes count whenever they were recorded",
+    )
 
 
 class CohortPart(Schema):
@@ -480,6 +530,8 @@ class CohortReport(Schema):
 
     cohort: CohortPart
     rest: CohortPart
+    first_month: date | None = Field(default=None, description="Of the last_months asked for")
+    last_month: date | None = Field(default=None, description="Likewise")
     currency: str = "USD"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import typer
 import uvloop
 
-from triton_trials.benchmarks import auth, jobs
+from triton_trials.benchmarks import agents, auth, jobs
 from triton_trials.benchmarks.report import Report, Wanted, console
 
 
@@ -29,7 +29,7 @@ class Benchmark(Protocol):
         ...
 
 
-BENCHMARKS: Final[dict[str, Benchmark]] = {"jobs": jobs, "auth": auth}
+BENCHMARKS: Final[dict[str, Benchmark]] = {"jobs": jobs, "auth": auth, "agents": agents}
 
 
 def main(

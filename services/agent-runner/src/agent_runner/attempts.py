@@ -5,10 +5,11 @@ jobs-service decides everything: who holds a job, and whether an answer still co
 
 import contextvars
 import threading
+from contextlib import ExitStack
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Protocol, Self
 from uuid import UUID
 
 from loguru import logger
@@ -34,6 +35,7 @@ from triton_common.schemas import (
     ProblemDetail,
     ProgressCall,
 )
+from triton_common.telemetry import tracer
 
 HEARTBEAT: Final = 5.0  # seconds; half of the ten in which a cancelled job must stop
 # seconds that a claim is repeated: messages stay in the queue meanwhile, and a claim that was heard is answered at last
@@ -61,14 +63,27 @@ class JobNotUnderstood(Unavailable):
     """The worker does not understand the job."""
 
 
+class Heart(Protocol):
+    """Renews the leases of attempts (heart.py)."""
+
+    def add(self, attempt: "Attempt") -> None:
+        """Renew its lease from now on."""
+        ...
+
+    def discard(self, attempt: "Attempt") -> None:
+        """Renew it no more."""
+        ...
+
+
 class Attempt:
     """A job this worker holds. As a context it has its lease renewed, until the job is over.
 
     `stop` tells the job's thread when to end: cancelled by somebody, or the lease is lost.
     """
 
-    def __init__(self, calls: Calls, heart: "Heart", job: ClaimedJob) -> None:
+    def __init__(self, calls: Calls, heart: Heart, job: ClaimedJob, *, worker: str = "") -> None:
         self.job = job
+        self.worker = worker
         self.stop = Stop()
         self.renew_at = inf
         """When the lease is to be renewed, by `monotonic`."""
@@ -80,6 +95,7 @@ class Attempt:
         self._over = threading.Event()
         self._give_up_at = inf
         self._context = contextvars.Context()
+        self._stage: ExitStack | None = None
 
     def __enter__(self) -> Self:
         """Begin to have the lease renewed."""
@@ -92,17 +108,30 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Have it renewed no more. A job that was not finished goes to another worker when the lease ends."""
+        if self._stage is not None:
+            self._stage.close()
         self._over.set()
         self._heart.discard(self)
 
     def report(self, progress: int, stage: JobStage, message: str = "") -> None:
         """Tell how far the job is. Raises Stopped when it should end; jobs-service being away is no reason to."""
         report = JobProgress(attempt=self.job.attempt, progress=progress, stage=stage, message=message)
+        if self._stage is None or stage is not self._last.stage:
+            self._begin(stage)
         with self._reporting:
             if call := self._reports(report):
                 [answer] = self._calls.make_all([call])
                 self._hear(answer)
         self.stop.check()
+
+    def _begin(self, stage: JobStage) -> None:
+        """The span of a stage, until the next one begins; the job's thread works within it."""
+        if self._stage is not None:
+            self._stage.close()
+        self._stage = ExitStack()
+        self._stage.enter_context(
+            tracer.start_as_current_span(stage, attributes={"job_id": str(self.job.job_id)}, record_exception=False)
+        )
 
     def hurry(self, *, patience: float) -> None:
         """The worker shuts down: release the job, and try to say so for `patience` seconds at most."""
@@ -119,7 +148,8 @@ class Attempt:
         retry_after: float = 0,
     ) -> JobStatus | None:
         """End the attempt; repeated until jobs-service has answered. The status that the job has now: a cancelled one
-        stays cancelled, whatever came of it. None when the outcome came too late, or nobody takes it.
+        stays cancelled, whatever came of it. None when the outcome came too late, or nobody takes it. A document that
+        is refused raises the refusal.
 
         Safe to repeat: the same answer twice is one change, and that of an attempt which lost its lease is refused.
         """
@@ -143,7 +173,13 @@ class Attempt:
                 return None
             except AppError as failed:
                 if not _passes(failed):
-                    raise
+                    logger.bind(outcome=outcome, code=failed.code).error("the outcome is refused")
+                    if outcome == "completed":
+                        raise  # what refuses a document is why the job failed
+                    if error is None or not error.details:
+                        return None  # its lease ends, and jobs-service decides
+                    bare = error.model_copy(update={"details": []})  # there may be too many, or too long ones
+                    return self.finish(outcome, error=bare, retryable=retryable, retry_after=retry_after)
                 if monotonic() > min(give_up_at, self._give_up_at):
                     logger.bind(outcome=outcome, code=failed.code).error("outcome could not be reported")
                     return None
@@ -162,12 +198,15 @@ class Attempt:
     def renewal(self) -> ProgressCall | None:
         """The last report again, to renew the lease: `renewed` has to follow, with its answer. None while another
         report is under way, which renews it just as well, and once the job is over."""
+        self.renew_at = monotonic() + self._interval
         if not self._reporting.acquire(blocking=False):
-            self.renew_at = monotonic() + self._interval
             return None
-        call = self._context.run(self._reports, self._last.model_copy(update={"message": ""}))
-        if call is None:
-            self._reporting.release()
+        call = None
+        try:
+            call = self._context.run(self._reports, self._last.model_copy(update={"message": ""}))
+        finally:
+            if call is None:
+                self._reporting.release()
         return call
 
     def renewed(self, answer: dict[str, Any] | AppError) -> None:
@@ -200,65 +239,6 @@ class Attempt:
                 logger.bind(faults=_faults(error)).error("jobs-service's answer is not understood")
 
 
-class Heart:
-    """Renews the leases of all jobs of a worker: a thread for all of them, as a thread costs more than a short job."""
-
-    def __init__(self, calls: Calls) -> None:
-        """The thread starts with the first job."""
-        self._calls = calls
-        self._changed = threading.Condition()
-        self._attempts: set[Attempt] = set()
-        self._wakes_at = inf
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    def add(self, attempt: Attempt) -> None:
-        """Renew its lease from now on."""
-        with self._changed:
-            self._attempts.add(attempt)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-                self._thread.start()
-            elif attempt.renew_at < self._wakes_at:
-                self._changed.notify()
-
-    def discard(self, attempt: Attempt) -> None:
-        """Renew it no more."""
-        with self._changed:
-            self._attempts.discard(attempt)
-
-    def close(self) -> None:
-        """End the thread, soon."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while due := self._due():
-            self._renew(due)
-
-    def _due(self) -> list[Attempt]:
-        """Those whose lease is to be renewed now, once there are some; none when we are closed."""
-        with self._changed:
-            while not self._closed:
-                now = monotonic()
-                if due := [attempt for attempt in self._attempts if attempt.renew_at <= now]:
-                    return due
-                self._wakes_at = min((attempt.renew_at for attempt in self._attempts), default=inf)
-                self._changed.wait(None if self._wakes_at == inf else self._wakes_at - now)
-        return []
-
-    def _renew(self, due: list[Attempt]) -> None:
-        renewals = [(attempt, call) for attempt in due if (call := attempt.renewal())]
-        try:
-            answers = self._calls.make_all([call for _, call in renewals])
-        except Exception as error:  # noqa: BLE001  each of them must be able to report again
-            logger.opt(exception=error).error("leases could not be renewed")
-            answers = [Unavailable("jobs-service was not asked.")] * len(renewals)
-        for (attempt, _), answer in zip(renewals, answers, strict=True):
-            attempt.renewed(answer)
-
-
 def claim(
     calls: Calls, heart: Heart, job_id: UUID, *, worker: str, task_id: str | None, draining: threading.Event
 ) -> Attempt | None:
@@ -286,7 +266,7 @@ def claim(
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
             try:
-                return Attempt(calls, heart, ClaimedJob.model_validate(answer))
+                return Attempt(calls, heart, ClaimedJob.model_validate(answer), worker=worker)
             except ValidationError as error:
                 _fail_unread(calls, heart, job_id, answer, error)
                 return None

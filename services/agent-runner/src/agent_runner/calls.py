@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any, Final
 
+from loguru import logger
 from pydantic_core import to_json
 
 from triton_common.client import Answer, SyncServiceClient, remote_error
@@ -83,6 +84,8 @@ class Calls:
         told: list[dict[str, Any] | AppError] = [Unavailable("jobs-service was not asked.")] * len(batch)
         try:
             told = self._answers(batch)
+        except Exception as error:  # noqa: BLE001  it is told to all, and ends no thread that sends for others
+            logger.opt(exception=error).error("jobs-service could not be asked")
         finally:  # whatever happens, nobody is left waiting
             for one, its in zip(batch, told, strict=True):
                 one.told.put(its)

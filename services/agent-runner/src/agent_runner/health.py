@@ -8,12 +8,13 @@ from typing import Final
 
 from fastapi import FastAPI
 
+from triton_common import db
 from triton_common.app import Degraded
 from triton_common.messages import Ping
 from triton_common.queue.base import QueueUnavailable, TaskQueue, TaskStatus
 
 GOOD_FOR: Final = 5.0  # seconds that an answer counts
-PATIENCE: Final = 0.8  # seconds for a ping; console gives the whole service one
+PATIENCE: Final = 0.8  # seconds for a ping; triton_common.app gives a check two
 GIVEN_UP: Final = 60.0  # seconds; a ping that is longer on its way may be lost with Redis' memory
 PAUSE: Final = 0.02  # seconds between two looks at a ping; it doubles
 LONGEST_PAUSE: Final = 0.5
@@ -71,3 +72,11 @@ async def worker(app: FastAPI) -> None:
     """Readiness: a worker takes messages from the queue."""
     watch: WorkerWatch = app.state.worker_watch
     await watch.check()
+
+
+async def postgres(app: FastAPI) -> None:
+    """Readiness: runs can be listed. Documents are made without that."""
+    try:
+        await db.postgres(app)
+    except Exception as error:  # whatever a driver says of a server that is not there
+        raise Degraded("runs cannot be listed; jobs run all the same") from error

@@ -1,15 +1,17 @@
 """The API of agent-runner: what is plugged in, nothing else. The work is done in worker.py."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from agent_runner import routes
-from agent_runner.health import WorkerWatch, worker
+from agent_runner import routes, sweeps
+from agent_runner.health import WorkerWatch, postgres, worker
 from agent_runner.settings import Settings
 from triton_common.app import create_app
+from triton_common.db import Database
 from triton_common.queue.factory import create_task_queue, task_queue
 
 
@@ -19,12 +21,19 @@ def build(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with create_task_queue(chosen.task_queue_url.get_secret_value()) as queue:
+        async with (
+            Database.connect(chosen.database_url.get_secret_value(), pool_size=chosen.pool_size) as database,
+            create_task_queue(chosen.task_queue_url.get_secret_value()) as queue,
+        ):
+            app.state.database = database
             app.state.queue = queue
             app.state.worker_watch = watch = WorkerWatch(queue)
+            sweeping = asyncio.create_task(sweeps.run(database, kept=chosen.runs_kept), name="sweeps")
             try:
                 yield
             finally:
+                sweeping.cancel()
+                await asyncio.gather(sweeping, return_exceptions=True)
                 await watch.close()
 
     return create_app(
@@ -34,5 +43,5 @@ def build(settings: Settings | None = None) -> FastAPI:
         description="The agents that write value proposition documents.",
         routers=[routes.router],
         lifespan=lifespan,
-        readiness=[task_queue, worker],
+        readiness=[postgres, task_queue, worker],
     )

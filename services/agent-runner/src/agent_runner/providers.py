@@ -4,15 +4,18 @@ agno turns every failure of a model into text and a run that does not raise. The
 their meter, told by the provider's error code: messages mislead (Bedrock throttles with "too many tokens").
 """
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import boto3  # type: ignore[import-untyped]  # stubs would be 200 MB of other services
 import openai
 from agno.exceptions import ModelProviderError
 from agno.models.aws import AwsBedrock
 from agno.models.base import Model
+from agno.models.message import Message
 from agno.models.openai.like import OpenAILike as AgnoOpenAILike
 from agno.models.response import ModelResponse
 from agno.utils.log import configure_agno_logging
@@ -24,7 +27,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]  # same
 )
 from pydantic import SecretStr
 
-from agent_runner.models import CallFailed, Meter
+from agent_runner.meter import CallFailed, Meter
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds
 CONNECTIONS: Final = 50  # more than threads in a worker
@@ -44,15 +47,20 @@ _TRANSIENT: Final = frozenset(
     }
 )
 
-# agno's log lines quote what providers say, and may quote prompts: ours tell the code
-_silent = logging.getLogger("agno.silent")
-_silent.disabled = True
-configure_agno_logging(
-    custom_default_logger=_silent,
-    custom_agent_logger=_silent,
-    custom_team_logger=_silent,
-    custom_workflow_logger=_silent,
-)
+
+def silence() -> None:
+    """agno's log lines quote what providers say, and may quote prompts: ours tell the code."""
+    silent = logging.getLogger("agno.silent")
+    silent.disabled = True
+    configure_agno_logging(
+        custom_default_logger=silent,
+        custom_agent_logger=silent,
+        custom_team_logger=silent,
+        custom_workflow_logger=silent,
+    )
+
+
+silence()
 
 
 class Bedrock:
@@ -96,34 +104,58 @@ class OpenAILike:
         self._client.close()
 
 
+class _Metered:
+    """What both models do around a call. agno's asynchronous ways, which AgentOS goes, lead to the same one."""
+
+    id: str
+    scheme: ClassVar[str]
+    meter: Meter
+
+    def invoke(self, messages: Sequence[Message], *args: Any, **kwargs: Any) -> ModelResponse:
+        """One call."""
+        with self.meter.call(f"{self.scheme}:{self.id}", messages) as call:
+            self._cut_off = False
+            try:
+                response: ModelResponse = super().invoke(messages, *args, **kwargs)  # type: ignore[misc]
+            except ModelProviderError as error:
+                self.meter.failure = failure_of(error.__cause__)
+                raise
+            usage = response.response_usage
+            self.meter.answered(
+                call,
+                input_tokens=usage.input_tokens if usage else 0,
+                output_tokens=usage.output_tokens if usage else 0,
+                cut_off=self._cut_off,
+            )
+        return response
+
+    async def ainvoke(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """The same in a thread."""
+        return await asyncio.to_thread(self.invoke, *args, **kwargs)
+
+    async def ainvoke_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ModelResponse]:
+        """The same as one piece."""
+        yield await self.ainvoke(*args, **kwargs)
+
+
 @dataclass
-class _Bedrock(AwsBedrock):
-    meter: Meter | None = None
+class _Bedrock(_Metered, AwsBedrock):
+    scheme = "bedrock"
+    meter: Meter = None  # type: ignore[assignment]  # a dataclass cannot demand it after fields with defaults
 
-    def invoke(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        """One Converse call."""
-        assert self.meter is not None  # noqa: S101  a dataclass cannot demand it after fields with defaults
-        self.meter.count()
-        try:
-            return super().invoke(*args, **kwargs)
-        except ModelProviderError as error:
-            self.meter.failure = failure_of(error.__cause__)
-            raise
+    def _parse_provider_response(self, response: dict[str, Any], **kwargs: Any) -> ModelResponse:
+        self._cut_off = response.get("stopReason") in ("max_tokens", "model_context_window_exceeded")
+        return super()._parse_provider_response(response, **kwargs)
 
 
 @dataclass
-class _OpenAILike(AgnoOpenAILike):
-    meter: Meter | None = None
+class _OpenAILike(_Metered, AgnoOpenAILike):
+    scheme = "openai-like"
+    meter: Meter = None  # type: ignore[assignment]  # as above
 
-    def invoke(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        """One chat completion."""
-        assert self.meter is not None  # noqa: S101  as above
-        self.meter.count()
-        try:
-            return super().invoke(*args, **kwargs)
-        except ModelProviderError as error:
-            self.meter.failure = failure_of(error.__cause__)
-            raise
+    def _parse_provider_response(self, response: Any, *args: Any, **kwargs: Any) -> ModelResponse:
+        self._cut_off = bool(response.choices) and response.choices[0].finish_reason == "length"
+        return super()._parse_provider_response(response, *args, **kwargs)
 
 
 def failure_of(error: BaseException | None) -> CallFailed:

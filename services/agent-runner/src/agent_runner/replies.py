@@ -11,13 +11,23 @@ from triton_common.schemas import ProblemDetail
 Output = TypeVar("Output", bound=BaseModel)
 
 FEEDBACK: Final = 20  # faults told at once; more would bury the first
+COMMAS: Final = 100  # that are taken out of one object, each at the price of reading it again
+
+MISSING: Final = ProblemDetail(field="answer", issue="there is no complete JSON object in it", code="json_missing")
+CUT_OFF: Final = ProblemDetail(
+    field="answer", issue="it ends in the middle of the JSON object: write less, so that all of it fits", code="cut_off"
+)
 
 
-def parse(reply: str, schema: type[Output]) -> tuple[Output | None, list[ProblemDetail]]:
-    """The first JSON object in a reply that fits, out of prose and fences; else what is wrong with the longest."""
+def parse(reply: str, schema: type[Output], *, cut_off: bool = False) -> tuple[Output | None, list[ProblemDetail]]:
+    """The first JSON object in a reply that fits, out of prose and fences; else what is wrong with the longest.
+
+    `cut_off` is what the provider says of the reply's end; one that ends inside an object is taken for the same.
+    """
     faults: list[ProblemDetail] = []
     longest = 0
-    for text in _objects(reply):
+    objects, is_open = _objects(reply)
+    for text in objects:
         try:
             return schema.model_validate_json(text), []
         except ValidationError as error:
@@ -29,9 +39,9 @@ def parse(reply: str, schema: type[Output]) -> tuple[Output | None, list[Problem
                     )
                     for e in error.errors(include_input=False, include_url=False, include_context=False)
                 ]
-    if not faults:
-        faults = [ProblemDetail(field="answer", issue="there is no complete JSON object in it", code="json_missing")]
-    return None, faults
+    if cut_off or is_open:
+        return None, [CUT_OFF]
+    return None, faults or [MISSING]
 
 
 def feedback(faults: Sequence[ProblemDetail]) -> str:
@@ -56,14 +66,36 @@ def texts(output: BaseModel) -> Iterator[tuple[str, str]]:
                 todo += [(f"{place}[{position}]", item) for position, item in enumerate(value)]
 
 
-def _objects(reply: str) -> Iterator[str]:
-    """Every outermost JSON object in a text."""
+def _objects(reply: str) -> tuple[list[str], bool]:
+    """(every outermost JSON object in a text, without the commas that end a list; whether the first that is none began
+    with a quoted key and ends with the text)."""
     decoder, at = json.JSONDecoder(), 0
+    found: list[str] = []
+    is_open: bool | None = None
     while (at := reply.find("{", at)) >= 0:
-        try:
-            _, end = decoder.raw_decode(reply, at)
-        except ValueError:
-            at += 1
-        else:
-            yield reply[at:end]
-            at = end
+        for _ in range(COMMAS):
+            try:
+                _, end = decoder.raw_decode(reply, at)
+            except RecursionError:
+                return found, False
+            except json.JSONDecodeError as error:
+                if (comma := _comma_before(reply, error.pos)) is not None:
+                    reply = reply[:comma] + reply[comma + 1 :]
+                    continue
+                if is_open is None and reply[at + 1 :].lstrip().startswith('"'):
+                    is_open = error.pos >= len(reply.rstrip()) or error.msg.startswith("Unterminated string")
+            else:
+                found.append(reply[at:end])
+                at = end - 1
+            break
+        at += 1
+    return found, bool(is_open)
+
+
+def _comma_before(reply: str, position: int) -> int | None:
+    """Where the comma is that JSON does not allow before the bracket at `position`."""
+    before = reply[:position].rstrip()
+    # Python 3.13 names the comma's place, older ones that of the bracket
+    if reply[position : position + 1] == "," and reply[position + 1 :].lstrip()[:1] in ("}", "]"):
+        return position
+    return len(before) - 1 if reply[position : position + 1] in ("}", "]") and before.endswith(",") else None

@@ -1,25 +1,28 @@
-"""What the API tells of the agents."""
+"""What the API tells of the agents and of their runs."""
 
-from typing import Any
+from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
+from sqlmodel import col
 
+from agent_runner.records import Status
+from agent_runner.schemas import AgentPublic, AgentRunDetail, AgentRunPublic, public
+from agent_runner.tables import AgentRun
 from agent_runner.writing import AGENTS
-from triton_common.auth import InsufficientScope, MissingToken, require
-from triton_common.errors import problems
-from triton_common.schemas import Schema
+from triton_common.auth import InsufficientScope, MissingToken, Principal, require
+from triton_common.db import DatabaseUnavailable, SessionDep, newest
+from triton_common.errors import NotFound, problems
+from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
+from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
+Reader = Annotated[Principal, require("agents:read")]
 
-class AgentPublic(Schema):
-    """An agent as it runs at present."""
 
-    name: str
-    description: str
-    model: str
-    prompt_version: str
-    output_schema: dict[str, Any]
+class AgentRunNotFound(NotFound):
+    """There is no such run."""
 
 
 @router.get("", dependencies=[require("agents:read")], responses=problems(MissingToken, InsufficientScope))
@@ -36,3 +39,47 @@ async def list_agents(request: Request) -> list[AgentPublic]:
         )
         for agent in AGENTS
     ]
+
+
+@router.get(
+    "/runs",
+    dependencies=[once()],
+    responses=problems(MissingToken, InsufficientScope, InvalidCursor, DatabaseUnavailable),
+)
+async def list_runs(  # noqa: PLR0917  FastAPI calls it by name
+    session: SessionDep,
+    principal: Reader,
+    job_id: Annotated[UUID | None, Query(description="Of this job")] = None,
+    agent: Annotated[str | None, Query(max_length=100, description="Of this agent")] = None,
+    status: Annotated[Status | None, Query(description="lost: its worker died, or another one has the job")] = None,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> Page[AgentRunPublic]:
+    """Runs of agents, newest first: each with its timing, tokens and cost, and why it failed. A job that is tried again
+    has runs of each attempt."""
+    wanted = [
+        col(AgentRun.job_id) == job_id if job_id else None,
+        col(AgentRun.agent) == agent if agent else None,
+        col(AgentRun.status) == status if status else None,
+        col(AgentRun.client_id) == principal.client_id if principal.client_id else None,
+    ]
+    conditions = [condition for condition in wanted if condition is not None]
+    runs, following = await newest(session, AgentRun, *conditions, limit=limit, cursor=cursor)
+    items = [AgentRunPublic(**public(run, with_traceback=_is_admin(principal))) for run in runs]
+    return Page(items=items, next_cursor=following)
+
+
+@router.get(
+    "/runs/{run_id}", responses=problems(MissingToken, InsufficientScope, AgentRunNotFound, DatabaseUnavailable)
+)
+async def get_run(session: SessionDep, principal: Reader, run_id: UUID) -> AgentRunDetail:
+    """A run with each of its model calls: how long it took, what it cost, how it ended, and what the model was told."""
+    run = await session.get(AgentRun, run_id)
+    if run is None or not principal.can_see(run.client_id):
+        raise AgentRunNotFound(f"There is no run {run_id}.")
+    return AgentRunDetail(**public(run, with_traceback=_is_admin(principal)), calls=run.calls)
+
+
+def _is_admin(principal: Principal) -> bool:
+    """Of the platform, not of a client: what a traceback shows is ours."""
+    return principal.is_staff and principal.role == "admin"

@@ -10,9 +10,12 @@ from loguru import logger
 from uuid_utils.compat import uuid7
 
 from agent_runner import attempts, collecting
-from agent_runner.attempts import Attempt, Heart, NotNow
+from agent_runner.attempts import Attempt, NotNow
 from agent_runner.calls import Calls
+from agent_runner.desk import Desk
+from agent_runner.heart import Heart
 from agent_runner.models import Models
+from agent_runner.recorder import Recorder
 from agent_runner.settings import Settings
 from agent_runner.stop import Stopped
 from triton_common.client import SyncServiceClient, SyncServiceToken
@@ -43,6 +46,7 @@ class Worker:
     analytics: SyncServiceClient
     models: Models
     token: SyncServiceToken
+    recorder: Recorder
     running: set[Attempt] = field(default_factory=set)
     draining: threading.Event = field(default_factory=threading.Event)
     releasing: bool = False
@@ -52,16 +56,27 @@ class Worker:
         """Opens no connection yet. Raises ValueError for an AGENT_MODEL that no provider has."""
         token = SyncServiceToken(settings.auth_url, client_id=settings.client_id, client_secret=settings.client_secret)
         jobs = SyncServiceClient(settings.jobs_url, token=token)
-        calls = Calls(jobs)
         return cls(
             settings=settings,
             makers=makers,
             jobs=jobs,
-            calls=calls,
-            heart=Heart(calls),
+            calls=Calls(jobs),
+            heart=Heart(Calls(jobs)),
             analytics=SyncServiceClient(settings.analytics_url, token=token, timeout=collecting.CALL_TIMEOUT),
             models=Models(settings),
             token=token,
+            recorder=Recorder(settings.database_url.get_secret_value()),
+        )
+
+    def desk(self, attempt: Attempt) -> Desk:
+        """What the agents of an attempt share."""
+        return Desk(
+            settings=self.settings,
+            models=self.models,
+            stop=attempt.stop,
+            job=attempt.job,
+            worker=attempt.worker,
+            record=self.recorder.keep,
         )
 
     def drain(self) -> None:
@@ -82,8 +97,8 @@ class Worker:
         attempt.hurry(patience=self.settings.shutdown_grace.total_seconds())
 
     def close(self) -> None:
-        """Close all connections; leases end by themselves."""
-        for connected in (self.heart, self.jobs, self.analytics, self.token, self.models):
+        """Close all connections, the records of runs written; leases end by themselves."""
+        for connected in (self.heart, self.jobs, self.analytics, self.token, self.models, self.recorder):
             connected.close()
 
 

@@ -1,42 +1,48 @@
 """BaseAgentTemplate: what every agent shares. A subclass is a name, instructions in a Markdown file, an output schema,
-and the output it composes by rules when no model is set up.
+and the output it composes by rules when no model is set up; tools, if it wants some.
 
 The template asks the model through agno, takes JSON out of what comes back, validates it, checks that it is grounded in
 the job's facts, and tells the model what was wrong until it is right or the retries are used up.
 """
 
+import functools
 import json
 import re
 from abc import ABC, abstractmethod
-from collections import Counter as Tally
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from loguru import logger
+from opentelemetry.trace import StatusCode, format_trace_id, get_current_span
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
 
 from agent_runner.checking import AgentOutputUngrounded, Grounding
+from agent_runner.conversation import RETRIES, Conversation
+from agent_runner.desk import AgentContext, Desk
 from agent_runner.facts import Facts
-from agent_runner.models import OFFLINE, CallFailed, CallLimitReached, Meter, Models
+from agent_runner.meter import Meter
+from agent_runner.models import OFFLINE
+from agent_runner.records import RunRecord
 from agent_runner.replies import feedback, parse, texts
-from agent_runner.stop import Stop, Stopped
-from triton_common.errors import AppError, Internal, Unavailable
+from agent_runner.stop import Stopped
+from triton_common.errors import AppError, Internal
 from triton_common.schemas import ProblemDetail
+from triton_common.telemetry import tracer
 
 if TYPE_CHECKING:
     from agno.agent import Agent
     from agno.models.base import Model
 
 Output = TypeVar("Output", bound=BaseModel)
-
-RETRIES: Final = 3  # of each kind: failed call, invalid output, ungrounded output
-LONGEST_PAUSE: Final = 30.0  # seconds between two calls
+Tool = Callable[..., str]
+"""A function that a model may call: its name, docstring and annotated arguments are what the model knows of it."""
 
 AGENT_RUNS: Final = Counter(
     "triton_agent_runs_total", "Runs of agents, by how they ended", ["agent", "model", "outcome"]
@@ -47,43 +53,12 @@ AGENT_DURATION: Final = Histogram(
     ["agent", "model"],
     buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 240, 480),
 )
-AGENT_RETRIES: Final = Counter("triton_agent_retries_total", "Model calls repeated", ["agent", "reason"])
-AGENT_TOKENS: Final = Counter("triton_agent_tokens_total", "Tokens read and written", ["agent", "model", "kind"])
+GRACE: Final = timedelta(minutes=1)  # after a run's deadline, for its record to arrive
+TOOL_FAILED: Final = "The tool failed. Go on without it."
 
 
 class AgentOutputInvalid(Internal):
     """The model's answers do not have the form asked for."""
-
-
-class AgentCallRefused(Internal):
-    """The model cannot be called as it is set up."""
-
-
-class AgentCallFailed(Unavailable):
-    """The model does not answer."""
-
-
-class AgentDeadlineExceeded(Unavailable):
-    """The agent took longer than it may."""
-
-
-class AgentBudgetExceeded(Internal):
-    """The agent made more model calls than it may."""
-
-
-@dataclass(frozen=True)
-class AgentContext:
-    """What a run works with."""
-
-    facts: Facts
-    grounding: Grounding
-    material: Mapping[str, Any]
-    """What the model reads beside its instructions, JSON. Data, whatever it says."""
-    models: Models
-    stop: Stop
-    deadline: timedelta = timedelta(minutes=6)
-    max_calls: int = 10
-    retry_pause: timedelta = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -92,11 +67,18 @@ class AgentResult(Generic[Output]):
 
     output: Output
     model: str
+    """The one that wrote it: the fallback, when it took over."""
     prompt_version: str
     calls: int
+    """Model calls, the repeated ones included."""
     input_tokens: int
     output_tokens: int
+    cost: Decimal | None
+    """In `currency`; None for models without a price."""
+    currency: str
     seconds: float
+    trace_id: str
+    """Of the run's trace in OpenTelemetry, 32 hex digits."""
 
 
 class Instructions(NamedTuple):
@@ -104,19 +86,6 @@ class Instructions(NamedTuple):
 
     version: str
     text: str
-
-
-@dataclass
-class _Run:
-    """One run's conversation and what it has cost so far."""
-
-    agent: "Agent"
-    meter: Meter
-    messages: list[tuple[str, str]]
-    retries: Tally[str]
-    ends_at: float
-    input_tokens: int = 0
-    output_tokens: int = 0
 
 
 class BaseAgentTemplate(ABC, Generic[Output]):
@@ -135,40 +104,76 @@ class BaseAgentTemplate(ABC, Generic[Output]):
         """From `agents/<name>.md`: its version, then what the model is told."""
         return read_instructions(self.name)
 
+    def tools(self, context: AgentContext) -> Sequence[Tool]:  # noqa: ARG002  for those who have some
+        """What the model may call. Made for one run, so that they reach its job's data alone."""
+        return ()
+
     def run(self, context: AgentContext) -> AgentResult[Output]:
         """The agent's output, valid and grounded.
 
         Raises AgentOutputInvalid, AgentOutputUngrounded, AgentCallRefused, AgentCallFailed, AgentDeadlineExceeded or
         AgentBudgetExceeded, each with what was wrong at last; or Stopped.
         """
-        model, started = context.models.name, monotonic()
-        outcome = "failed"
-        try:
-            result = self._compose(context, started) if context.models.offline else self._ask(context, started)
-            outcome = "completed"
-        except AppError as error:
-            outcome = error.code
-            raise
-        except Stopped as stopped:
-            outcome = stopped.reason
-            raise
-        finally:
-            AGENT_RUNS.labels(self.name, model, outcome).inc()
-            AGENT_DURATION.labels(self.name, model).observe(monotonic() - started)
-            logger.bind(
-                agent=self.name, model=model, outcome=outcome, duration_ms=round((monotonic() - started) * 1000, 1)
-            ).info("agent run ended")
-        return result
+        desk = context.desk
+        meter = Meter(
+            agent=self.name,
+            limit=desk.settings.max_calls,
+            budget=desk.budget,
+            stop=desk.stop,
+            trace_prompts=desk.settings.trace_prompts,
+        )
+        started, outcome = monotonic(), "failed"
+        with tracer.start_as_current_span(
+            f"invoke_agent {self.name}",
+            record_exception=False,  # its text may quote the model
+            set_status_on_exception=False,
+            attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": self.name},
+        ) as span:
+            record = self._begin(context)
+            try:
+                asked = self._compose(context) if desk.models.offline else self._ask(context, meter, started)
+                output, model = asked
+                outcome = record.status = "completed"
+                record.model = model
+            except Stopped as stopped:
+                outcome = record.status = stopped.reason
+                raise
+            except Exception as error:
+                outcome = error.code if isinstance(error, AppError) else outcome
+                record.fail(error)
+                span.set_status(StatusCode.ERROR, outcome)
+                raise
+            finally:
+                record.seconds = round(monotonic() - started, 4)
+                record.calls = meter.calls
+                span.set_attribute("gen_ai.request.model", record.model)
+                span.set_attribute("gen_ai.usage.input_tokens", record.input_tokens)
+                span.set_attribute("gen_ai.usage.output_tokens", record.output_tokens)
+                self._end(record, desk, outcome)
+        return AgentResult(
+            output=output,
+            model=model,
+            prompt_version=record.prompt_version,
+            calls=len(meter.calls),
+            input_tokens=record.input_tokens,
+            output_tokens=record.output_tokens,
+            cost=record.cost,
+            currency=record.currency,
+            seconds=record.seconds,
+            trace_id=record.trace_id,
+        )
 
-    def build(self, model: "Model") -> "Agent":
-        """The agno agent. It keeps no history, calls no tools, and repeats nothing by itself: `run` does that."""
+    def build(self, model: "Model", tools: Sequence[Tool] = ()) -> "Agent":
+        """The agno agent. It keeps no history, and repeats nothing by itself: `run` does that."""
         from agno.agent import Agent  # noqa: PLC0415  a second to import, which offline need not wait for
 
         schema = json.dumps(self.output.model_json_schema(), separators=(",", ":"))
         return Agent(
+            id=self.name,
             name=self.name,
             description=self.description,
             model=model,
+            tools=[_guarded(tool) for tool in tools] or None,
             instructions=f"{self.instructions.text}\n\nAnswer with one JSON object of this schema alone:\n{schema}",
             telemetry=False,
             retries=0,
@@ -176,105 +181,68 @@ class BaseAgentTemplate(ABC, Generic[Output]):
             markdown=False,
         )
 
-    def _compose(self, context: AgentContext, started: float) -> AgentResult[Output]:
+    def _begin(self, context: AgentContext) -> RunRecord:
+        desk, job = context.desk, context.desk.job
+        record = RunRecord(
+            agent=self.name,
+            model=desk.models.name,
+            prompt_version=self.instructions.version,
+            job_id=job.job_id if job else None,
+            client_id=job.client_id if job else None,
+            attempt=job.attempt if job else 0,
+            worker=desk.worker,
+            request_id=job.request_id if job else "",
+            trace_id=format_trace_id(get_current_span().get_span_context().trace_id),
+            ends_by=datetime.now(UTC) + desk.settings.deadline + GRACE,
+            currency=desk.budget.currency,
+        )
+        desk.record(record)
+        return record
+
+    def _end(self, record: RunRecord, desk: Desk, outcome: str) -> None:
+        seconds = record.seconds or 0.0
+        AGENT_RUNS.labels(self.name, record.model, outcome).inc()
+        AGENT_DURATION.labels(self.name, record.model).observe(seconds)
+        logger.bind(
+            agent=self.name,
+            run_id=str(record.id),
+            model=record.model,
+            outcome=outcome,
+            calls=len(record.calls),
+            duration_ms=round(seconds * 1000, 1),
+        ).info("agent run ended")
+        desk.record(record)
+
+    def _compose(self, context: AgentContext) -> tuple[Output, str]:
         output = self.compose(context.facts)
         if faults := _ungrounded(output, context.grounding):
             raise AgentOutputUngrounded(faults[0].issue, details=faults)
-        return AgentResult(
-            output=output,
-            model=OFFLINE,
-            prompt_version=self.instructions.version,
-            calls=0,
-            input_tokens=0,
-            output_tokens=0,
-            seconds=monotonic() - started,
-        )
+        return output, OFFLINE
 
-    def _ask(self, context: AgentContext, started: float) -> AgentResult[Output]:
-        meter = Meter(limit=context.max_calls)
-        try:
-            model = context.models.metered(meter)
-        except CallFailed as failed:
-            raise AgentCallRefused(f"The model {context.models.name} is not set up: {failed.reason}.") from failed
-        run = _Run(
-            agent=self.build(model),
+    def _ask(self, context: AgentContext, meter: Meter, started: float) -> tuple[Output, str]:
+        """(output, the model that wrote it)"""
+        tools = self.tools(context)
+        conversation = Conversation(
+            self.name,
+            context.desk,
+            json.dumps(context.material, ensure_ascii=False),
             meter=meter,
-            messages=[("user", json.dumps(context.material, ensure_ascii=False))],
-            retries=Tally(),
-            ends_at=started + context.deadline.total_seconds(),
+            build=lambda model: self.build(model, tools),
+            ends_at=started + context.desk.settings.deadline.total_seconds(),
         )
-        question = list(run.messages)
         while True:
-            try:
-                reply = self._call(run, context)
-            except CallFailed as failed:
-                self._retry_call(run, failed, context)
-                continue
-            output, faults = parse(reply, self.output)
+            reply = conversation.ask()
+            output, faults = parse(reply, self.output, cut_off=meter.cut_off)
             reason = "invalid_output"
             error: type[AppError] = AgentOutputInvalid
             if output is not None:
                 if not (faults := _ungrounded(output, context.grounding)):
-                    return AgentResult(
-                        output=output,
-                        model=context.models.name,
-                        prompt_version=self.instructions.version,
-                        calls=meter.calls,
-                        input_tokens=run.input_tokens,
-                        output_tokens=run.output_tokens,
-                        seconds=monotonic() - started,
-                    )
+                    return output, conversation.model
                 reason, error = "ungrounded_output", AgentOutputUngrounded
-            if run.retries[reason] == RETRIES:
+            meter.refused(reason, faults)
+            if conversation.retries[reason] == RETRIES:
                 raise error(f"{self.name}: {faults[0].issue}", details=faults)
-            self._count_retry(run, reason)
-            run.messages = [*question, ("assistant", reply or "(nothing)"), ("user", feedback(faults))]
-
-    def _call(self, run: _Run, context: AgentContext) -> str:
-        """One agno run. Raises CallFailed, Stopped, AgentDeadlineExceeded or AgentBudgetExceeded."""
-        from agno.models.message import Message  # noqa: PLC0415  as in build
-        from agno.run.base import RunStatus  # noqa: PLC0415  same
-
-        messages = [Message(role=role, content=text) for role, text in run.messages]
-        try:
-            [answer] = context.stop.gather([lambda: run.agent.run(messages)], timeout=run.ends_at - monotonic())
-        except TimeoutError as error:
-            raise self._too_late(context) from error
-        if answer.metrics is not None:
-            run.input_tokens += answer.metrics.input_tokens
-            run.output_tokens += answer.metrics.output_tokens
-            AGENT_TOKENS.labels(self.name, context.models.name, "input").inc(answer.metrics.input_tokens)
-            AGENT_TOKENS.labels(self.name, context.models.name, "output").inc(answer.metrics.output_tokens)
-        # agno does not raise: a failed run ends with a status, and the error's text as its content
-        if run.meter.failure is not None:
-            raise run.meter.failure
-        if answer.status is not RunStatus.completed:
-            raise CallFailed(f"run ended {answer.status.value.lower()}", transient=False)
-        return answer.content if isinstance(answer.content, str) else ""
-
-    def _retry_call(self, run: _Run, failed: CallFailed, context: AgentContext) -> None:
-        """Wait before the next call, longer each time. Raises what ends the run instead."""
-        logger.bind(agent=self.name, reason=failed.reason, transient=failed.transient).warning("model call failed")
-        if isinstance(failed, CallLimitReached):
-            raise AgentBudgetExceeded(f"{self.name} made {context.max_calls} model calls without a result.") from failed
-        if not failed.transient:
-            raise AgentCallRefused(f"The model refuses calls: {failed.reason}.") from failed
-        retry = run.retries["failed_call"]
-        if retry == RETRIES:
-            raise AgentCallFailed(f"The model failed {RETRIES + 1} times, at last with {failed.reason}.") from failed
-        self._count_retry(run, "failed_call")
-        pause = min(context.retry_pause.total_seconds() * 2**retry, LONGEST_PAUSE)
-        if monotonic() + pause >= run.ends_at:
-            raise self._too_late(context) from failed
-        context.stop.wait(pause)
-
-    def _count_retry(self, run: _Run, reason: str) -> None:
-        run.retries[reason] += 1
-        AGENT_RETRIES.labels(self.name, reason).inc()
-        logger.bind(agent=self.name, reason=reason, retry=run.retries[reason]).info("agent tries again")
-
-    def _too_late(self, context: AgentContext) -> AgentDeadlineExceeded:
-        return AgentDeadlineExceeded(f"{self.name} had no result within {context.deadline.total_seconds():g} seconds.")
+            conversation.correct(reply, feedback(faults), reason=reason)
 
 
 @cache
@@ -289,3 +257,24 @@ def read_instructions(name: str) -> Instructions:
 
 def _ungrounded(output: BaseModel, grounding: Grounding) -> list[ProblemDetail]:
     return [fault for place, text in texts(output) for fault in grounding.check(text, place=place)]
+
+
+def _guarded(tool: Tool) -> Tool:
+    """The tool in a span of its own, and whose errors the model does not read: they may tell of the inside."""
+
+    @functools.wraps(tool)
+    def call(*args: Any, **kwargs: Any) -> str:
+        name = tool.__name__
+        with tracer.start_as_current_span(
+            f"execute_tool {name}",
+            record_exception=False,
+            attributes={"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name},
+        ) as span:
+            try:
+                return tool(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  whatever it is, the agent goes on
+                logger.opt(exception=error).bind(tool=name).warning("tool failed")
+                span.set_status(StatusCode.ERROR, type(error).__name__)
+                return TOOL_FAILED
+
+    return call

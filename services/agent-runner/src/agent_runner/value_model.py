@@ -16,7 +16,6 @@ from triton_common.schemas import (
     CohortReport,
     CostCategory,
     JobParameters,
-    SummaryReport,
     ValuePropositionContent,
 )
 
@@ -125,7 +124,9 @@ class ValueModel:
     """All cases, and what they start from."""
 
     members: int
+    """Everybody who was seen in the baseline period."""
     eligible: int
+    """Who of them qualifies."""
     horizon_months: int
     baseline: dict[CostCategory, Decimal]
     """Cost of each driver per eligible member and month, unrounded."""
@@ -137,25 +138,24 @@ class ValueModel:
 
 
 def calculate(
-    cohort: CohortReport,
-    summary: SummaryReport,
-    terms: ValuePropositionContent,
-    *,
-    horizon_months: int = HORIZON_MONTHS,
+    recent: CohortReport, terms: ValuePropositionContent, *, horizon_months: int = HORIZON_MONTHS
 ) -> ValueModel:
-    """Every case of a value proposition for a prospect.
+    """Every case of a value proposition for a prospect, from the cohort report of the baseline period: the data's last
+    twelve months (collecting.BASELINE_MONTHS). Who was not seen in them is counted as gone.
 
-    engaged            = eligible members * engagement
-    baseline(driver)   = what the cohort's care of this kind cost / the cohort's member months
+    eligible           = qualifying members seen in the period
+    engaged            = eligible * engagement
+    baseline(driver)   = what their care of this kind cost in the period / their member months in it
     saving(driver, m)  = engaged * baseline(driver) * reduction(driver) * ramp(m)
     fees(m)            = engaged * fee per engaged member per month, from the first month on
 
-    Raises CurrencyMismatch: nothing here knows an exchange rate.
+    Engagement, reductions with their evidence, fees and ramp-up are the client's (ValuePropositionContent). Why these
+    formulas: docs/VALUE_MODEL.md. Raises CurrencyMismatch: nothing here knows an exchange rate.
     """
-    if terms.currency != cohort.currency:
-        raise CurrencyMismatch(f"Prices are in {terms.currency}, the data is in {cohort.currency}: use one currency.")
-    eligible = cohort.cohort.members
-    baseline = {effect.driver: _cost_per_month(cohort.cohort, effect.driver) for effect in terms.effects}
+    if terms.currency != recent.currency:
+        raise CurrencyMismatch(f"Prices are in {terms.currency}, the data is in {recent.currency}: use one currency.")
+    eligible = recent.cohort.members
+    baseline = {effect.driver: _cost_per_month(recent.cohort, effect.driver) for effect in terms.effects}
     cases: dict[Case, Scenario] = {}
     for case in CASES:
         engaged = eligible * getattr(terms.engagement, case)
@@ -176,7 +176,11 @@ def calculate(
         )
         cases[case] = Scenario(case=case, engaged=engaged, months=months, one_time_fee=cents(terms.fees.one_time))
     return ValueModel(
-        members=summary.members, eligible=eligible, horizon_months=horizon_months, baseline=baseline, cases=cases
+        members=eligible + recent.rest.members,
+        eligible=eligible,
+        horizon_months=horizon_months,
+        baseline=baseline,
+        cases=cases,
     )
 
 

@@ -28,7 +28,7 @@ def make(worker: Worker, attempt: Attempt) -> DocumentContent:
 
     attempt.report(30, JobStage.MODELLING, "Computing savings, fees and return")
     terms = job.value_proposition
-    model = value_model.calculate(reports.cohort, reports.summary, terms, horizon_months=parameters.horizon_months)
+    model = value_model.calculate(reports.recent, terms, horizon_months=parameters.horizon_months)
     facts = gathering.gather(job, reports, model)
     grounding = Grounding.of(job, facts)
 
@@ -37,9 +37,7 @@ def make(worker: Worker, attempt: Attempt) -> DocumentContent:
         job,
         facts,
         grounding,
-        models=worker.models,
-        settings=worker.settings,
-        stop=attempt.stop,
+        desk=worker.desk(attempt),
         written=lambda agent: attempt.report(
             60 if agent is writing.ANALYST else 80, JobStage.WRITING, f"{agent.name} is done"
         ),

@@ -7,11 +7,9 @@ from typing import Any, Final
 from agent_runner.agents.population_analyst import PopulationAnalyst
 from agent_runner.agents.proposal_writer import ProposalWriter
 from agent_runner.checking import Grounding
+from agent_runner.desk import AgentContext, Desk
 from agent_runner.facts import Facts
-from agent_runner.models import Models
-from agent_runner.settings import Settings
-from agent_runner.stop import Stop
-from agent_runner.template import AgentContext, AgentResult, BaseAgentTemplate
+from agent_runner.template import AgentResult, BaseAgentTemplate
 from triton_common.schemas import ClaimedJob
 
 ANALYST: Final = PopulationAnalyst()
@@ -32,9 +30,7 @@ def write(
     facts: Facts,
     grounding: Grounding,
     *,
-    models: Models,
-    settings: Settings,
-    stop: Stop,
+    desk: Desk,
     written: Callable[[BaseAgentTemplate[Any]], None],
 ) -> Draft:
     """Every section. `written` is called as each agent is done. Raises what BaseAgentTemplate.run raises."""
@@ -48,16 +44,7 @@ def write(
     }
 
     def context(**more: Any) -> AgentContext:
-        return AgentContext(
-            facts=facts,
-            grounding=grounding,
-            material=material | more,
-            models=models,
-            stop=stop,
-            deadline=settings.deadline,
-            max_calls=settings.max_calls,
-            retry_pause=settings.retry_pause,
-        )
+        return AgentContext(desk=desk, facts=facts, grounding=grounding, material=material | more)
 
     analysis = ANALYST.run(context())
     written(ANALYST)

@@ -82,6 +82,17 @@ _PARTS: Final = ",\n".join(
     ]
 )
 
+# members as they were in the data's last months: those seen in them, their months and money of that time
+_RECENT: Final = f"""(
+            SELECT member_id, oldest, max(month) AS last_month, last_month - greatest(min(month), oldest) + 1 AS months,
+                   sumIf(cost, recent) AS total_paid,
+                   {", ".join(f"sumIf(cost, category = '{name}' AND recent) AS {name}_paid" for name in CATEGORIES)}
+            FROM (SELECT member_id, month, category, paid + member_paid AS cost,
+                         (SELECT max(last_month) FROM members) + 1 - {{last_months:UInt32}} AS oldest,
+                         month >= oldest AS recent
+                  FROM events)
+            GROUP BY member_id, oldest HAVING last_month >= oldest)"""
+
 
 async def _run(clickhouse: ClickHouse, tenant: Tenant, select: str, **values: Any) -> list[Row]:
     return await clickhouse.read(f"WITH {_PARTS}\n{select}", parameters(tenant, **values))
@@ -189,8 +200,10 @@ async def conditions(clickhouse: ClickHouse, tenant: Tenant, *, order: Order, li
     )
 
 
-async def cohort(clickhouse: ClickHouse, tenant: Tenant, *, codes: Sequence[CodePattern]) -> CohortReport:
-    """Members with any of the codes, and the rest."""
+async def cohort(
+    clickhouse: ClickHouse, tenant: Tenant, *, codes: Sequence[CodePattern], last_months: int | None = None
+) -> CohortReport:
+    """Members with any of the codes, and the rest; of the data's last so many months alone when `last_months` says."""
     rows = await _run(
         clickhouse,
         tenant,
@@ -201,16 +214,23 @@ async def cohort(clickhouse: ClickHouse, tenant: Tenant, *, codes: Sequence[Code
                        (wanted_system, wanted, prefix) -> wanted_system = system AND if(
                            prefix, startsWith(replaceAll(code, '.', ''), wanted), replaceAll(code, '.', '') = wanted),
                        {{systems:Array(String)}}, {{wanted:Array(String)}}, {{prefixes:Array(UInt8)}})) AS in_cohort,
-               count() AS members, sum(members.months) AS member_months, sum(members.total_paid) AS total_paid,
-               {", ".join(f"sum(members.{category}_paid) AS {category}_paid" for category in CATEGORIES)}
-        FROM members GROUP BY in_cohort""",
+               count() AS members, sum(seen.months) AS member_months, sum(seen.total_paid) AS total_paid,
+               max(seen.last_month) AS newest,
+               {", ".join(f"sum(seen.{category}_paid) AS {category}_paid" for category in CATEGORIES)}
+        FROM {_RECENT if last_months else "members"} AS seen GROUP BY in_cohort""",
         systems=[pattern.system.value for pattern in codes],
         wanted=[pattern.code.rstrip("*").replace(".", "") for pattern in codes],
         prefixes=[int(pattern.code.endswith("*")) for pattern in codes],
+        last_months=last_months or 0,
     )
     parts = {bool(row["in_cohort"]): _cohort_part(row) for row in rows}
     nobody = _cohort_part({"members": 0, "member_months": 0, "total_paid": Decimal(0)})
-    return CohortReport(cohort=parts.get(True, nobody), rest=parts.get(False, nobody))
+    report = CohortReport(cohort=parts.get(True, nobody), rest=parts.get(False, nobody))
+    if rows and last_months:
+        newest = max(row["newest"] for row in rows)
+        months = {"first_month": _date(newest - last_months + 1), "last_month": _date(newest)}
+        return report.model_copy(update=months)
+    return report
 
 
 def _cohort_part(row: Row) -> CohortPart:

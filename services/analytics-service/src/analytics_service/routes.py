@@ -156,7 +156,7 @@ async def conditions(
 )
 async def cohort(tenant: TenantDep, clickhouse: ClickHouseDep, wanted: CohortRequest) -> CohortReport:
     """Members with any of the codes, against the rest. A pattern that ends in * takes every code that begins so."""
-    return await reports.cohort(clickhouse, tenant, codes=wanted.codes)
+    return await reports.cohort(clickhouse, tenant, codes=wanted.codes, last_months=wanted.last_months)
 
 
 @router.post(

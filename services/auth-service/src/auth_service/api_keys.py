@@ -70,7 +70,7 @@ async def create(
         created_at=now,
     )
     session.add(made)
-    _record(session, "api_key.created", by=by, origin=origin, key=made, scopes=new.scopes)
+    _record(session, "api_key.created", by=by, origin=origin, owner=owner, key=made, scopes=new.scopes)
     return ApiKeyCreated(**public(made).model_dump(), key=key)
 
 
@@ -90,14 +90,14 @@ async def revoke(session: AsyncSession, *, by: Principal, origin: Origin, revoke
     key = await session.get(ApiKey, key_id, with_for_update=True)
     if key is None or key.revoked_at is not None:
         raise ApiKeyNotFound
-    if str(key.user_id) != by.subject and not (
-        "users:admin" in by.scopes
-        and (by.is_staff or (await session.get_one(User, key.user_id)).client_id == by.client_id)
+    owner = await session.get_one(User, key.user_id)
+    if str(owner.id) != by.subject and not (
+        "users:admin" in by.scopes and (by.is_staff or owner.client_id == by.client_id)
     ):
         raise ApiKeyNotFound
     key.revoked_at = datetime.now(UTC)
     revoker.revoke(session, Kind.TOKEN, str(key.id))
-    _record(session, "api_key.revoked", by=by, origin=origin, key=key)
+    _record(session, "api_key.revoked", by=by, origin=origin, owner=owner, key=key)
 
 
 async def principal_of(database: Database, key: str) -> Principal:
@@ -130,8 +130,9 @@ def _live(user_id: UUID) -> list[Any]:
     return [col(ApiKey.user_id) == user_id, col(ApiKey.revoked_at).is_(None), unexpired]
 
 
-def _record(session: AsyncSession, action: str, *, by: Principal, origin: Origin, key: ApiKey, **details: Any) -> None:
-    of = Actor.of(by)
-    audit.record(
-        session, action, actor=of, origin=origin, on=("api_key", str(key.id)), client_id=by.client_id, **details
-    )
+def _record(
+    session: AsyncSession, action: str, *, by: Principal, origin: Origin, owner: User, key: ApiKey, **details: Any
+) -> None:
+    on = ("api_key", str(key.id))
+    details["user_id"] = str(owner.id)
+    audit.record(session, action, actor=Actor.of(by), origin=origin, on=on, client_id=owner.client_id, **details)

@@ -58,7 +58,7 @@ class ChainQuery(Schema):
     """What part of the chain is verified, and against what."""
 
     since_seq: int | None = Field(default=None, ge=1, le=LARGEST, description="next_seq of the report before")
-    limit: int = Field(default=200_000, ge=1, le=500_000, description="Events a report, a few seconds")
+    limit: int = Field(default=100_000, ge=1, le=200_000, description="Events a report, a few seconds")
     expected_seq: int | None = Field(default=None, ge=1, le=LARGEST, description="seq of a head from the log")
     expected_hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         default=None, description="hash of that head"

@@ -27,6 +27,9 @@ AS_TEXT: Final = """json_build_array(
   id, at AT TIME ZONE 'UTC', recorded_at AT TIME ZONE 'UTC', source, actor_kind, actor_id, action, object_kind,
   object_id, client_id, address, request_id, outcome, details)::text"""
 
+UNSEALED: Final = f"""SELECT id, recorded_at::text AS recorded, {AS_TEXT} AS text FROM audit_events
+WHERE seq IS NULL AND (recorded_at, id) > (%s::timestamptz, %s) ORDER BY recorded_at, id LIMIT %s"""  # noqa: S608  a constant
+
 
 @dataclass(frozen=True)
 class Head:
@@ -71,9 +74,10 @@ class Sealer:
         after = ("-infinity", UUID(int=0))
         while True:
             async with translated_errors(), self._database.pool.connection() as connection, connection.transaction():
-                rows = await self._batch(connection, after)
+                rows, head = await self._batch(connection, after)
+            self._last = head  # once it is committed
             if rows:
-                after = (rows[-1]["recorded_at"], rows[-1]["id"])  # not over the dead entries of the index again
+                after = (rows[-1]["recorded"], rows[-1]["id"])  # not over the dead entries of the index again
                 total += len(rows)
             if len(rows) < BATCH:
                 break
@@ -82,35 +86,31 @@ class Sealer:
             self._logged = time.monotonic()
         return total
 
-    async def _batch(self, connection: AsyncConnection[DictRow], after: tuple[str, UUID]) -> list[DictRow]:
+    async def _batch(self, connection: AsyncConnection[DictRow], after: tuple[str, UUID]) -> tuple[list[DictRow], Head]:
         lock = await connection.execute("SELECT pg_try_advisory_xact_lock(%s) AS ours", (LOCK,))
         if not (await lock.fetchone() or {})["ours"]:
-            return []
+            return [], self._last
         head = await _head(connection)
         if self._last.seq and await _hash_at(connection, self._last.seq) != self._last.hash:
             # said once, by each process that saw it whole
             logger.bind(seq=self._last.seq, hash=self._last.hash.hex()).error(
                 "the audit log was changed: the event sealed last is another one, or gone"
             )
-        found = await connection.execute(
-            f"SELECT id, recorded_at::text AS recorded_at, {AS_TEXT} AS text FROM audit_events"  # noqa: S608  a constant
-            " WHERE seq IS NULL AND (recorded_at, id) > (%s::timestamptz, %s) ORDER BY recorded_at, id LIMIT %s",
-            (*after, BATCH),
-        )
+        found = await connection.execute(UNSEALED, (*after, BATCH))
         rows = await found.fetchall()
         hashes: list[bytes] = []
-        self._last = head
-        for seq, row in enumerate(rows, start=head.seq + 1):
-            self._last = Head(seq, link(self._key, self._last.hash, seq=seq, text=row["text"]))
-            hashes.append(self._last.hash)
+        first = head.seq + 1
+        for seq, row in enumerate(rows, start=first):
+            head = Head(seq, link(self._key, head.hash, seq=seq, text=row["text"]))
+            hashes.append(head.hash)
         if rows:
             await connection.execute(
                 "UPDATE audit_events AS event SET seq = sealed.seq, hash = sealed.hash"
                 " FROM unnest(%s::uuid[], %s::bigint[], %s::bytea[]) AS sealed (id, seq, hash)"
                 " WHERE event.id = sealed.id",
-                ([row["id"] for row in rows], list(range(head.seq + 1, head.seq + 1 + len(rows))), hashes),
+                ([row["id"] for row in rows], list(range(first, first + len(rows))), hashes),
             )
-        return rows
+        return rows, head
 
 
 async def verify(

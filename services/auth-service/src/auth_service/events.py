@@ -83,8 +83,9 @@ async def _newest(
     if not under:
         return []
     # each arm has its limit: without, Postgres reads and sorts them whole
-    arms = union_all(*[newest.where(col(AuditEvent.action) == action) for action in under])
-    return (await connection.execute(arms.order_by(text("at DESC"), text("id DESC")).limit(limit))).all()
+    arms = union_all(*[newest.where(col(AuditEvent.action) == action) for action in under]).subquery()
+    merged = select(arms).order_by(text("at DESC"), text("id DESC")).limit(limit)
+    return (await connection.execute(merged)).all()
 
 
 def _conditions(by: Principal, wanted: AuditConditions) -> list[Any]:

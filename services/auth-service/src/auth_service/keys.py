@@ -18,6 +18,8 @@ from pydantic import SecretStr
 from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from auth_service import audit
+from auth_service.audit import SYSTEM
 from auth_service.models import SigningKey
 from triton_common.auth import ALGORITHM
 from triton_common.errors import Conflict, NotFound
@@ -117,8 +119,10 @@ async def load(session: AsyncSession, ring: KeyRing) -> None:
 async def load_or_make(session: AsyncSession, ring: KeyRing) -> None:
     """The same, at a start: the first key is made when there is none. Callers hold the lock."""
     if not await listed(session):
-        session.add(ring.made(signs_from=datetime.now(UTC)))
+        first = ring.made(signs_from=datetime.now(UTC))
+        session.add(first)
         await session.flush()
+        audit.record(session, "signing_key.made", actor=SYSTEM, on=("signing_key", first.kid))
     await load(session, ring)
 
 
@@ -151,6 +155,7 @@ async def rotate_when_due(session: AsyncSession, ring: KeyRing, *, every: timede
     if newest.signs_from + every - lead > datetime.now(UTC):
         return False
     made = await rotate(session, ring, lead=lead)
+    audit.record(session, "signing_key.made", actor=SYSTEM, on=("signing_key", made.kid))
     logger.bind(kid=made.kid, signs_from=made.signs_from.isoformat()).info("next signing key made")
     return True
 
@@ -169,7 +174,10 @@ async def revoke(session: AsyncSession, kid: str) -> None:
 
 async def forget_expired(session: AsyncSession) -> None:
     """Delete the keys that verify nothing any more."""
-    await session.exec(delete(SigningKey).where(col(SigningKey.verifies_until) < datetime.now(UTC)))
+    expired = col(SigningKey.verifies_until) < datetime.now(UTC)
+    for kid in (await session.exec(select(SigningKey.kid).where(expired).with_for_update(skip_locked=True))).all():
+        await session.exec(delete(SigningKey).where(col(SigningKey.kid) == kid))
+        audit.record(session, "signing_key.forgotten", actor=SYSTEM, on=("signing_key", kid))
 
 
 def _decrypted(row: SigningKey, encryption_key: bytes) -> OKPKey:

@@ -164,9 +164,7 @@ class AuditEvent(SQLModel, table=True):
         Index("ix_audit_events_object_id", "object_id", "at", "id", postgresql_where=text("object_id IS NOT NULL")),
         Index("ix_audit_events_client_id", "client_id", "at", "id", postgresql_where=text("client_id IS NOT NULL")),
         Index("ix_audit_events_request_id", "request_id", "at", "id"),
-        Index(
-            "ix_audit_events_not_succeeded", "outcome", "at", "id", postgresql_where=text("outcome <> 'succeeded'")
-        ),
+        Index("ix_audit_events_not_succeeded", "outcome", "at", "id", postgresql_where=text("outcome <> 'succeeded'")),
         Index("ix_audit_events_unsealed", "recorded_at", "id", postgresql_where=text("seq IS NULL")),
     )
 

@@ -2,6 +2,8 @@
 
 import re
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 from uuid import UUID
@@ -21,7 +23,7 @@ from auth_service.schemas import (
     ServiceAccountUpdate,
     ServiceTokenPublic,
 )
-from auth_service.throttle import Throttle
+from auth_service.throttle import Throttle, TooManyAttempts
 from auth_service.tokens import TokenIssuer
 from triton_common.auth import SCOPES_OF_ROLE, STAFF_SCOPES, Principal
 from triton_common.db import Database, newest, transaction
@@ -80,7 +82,7 @@ async def grant(
     unknown name too.
     """
     asked = frozenset(scope.split())
-    async with throttle.attempt(f"client:{name}", address=origin.address):
+    async with _admitted(database, throttle, name, origin=origin):
         account = await _authenticated(database, passwords=passwords, name=name, secret=secret)
         granted = account is not None and asked <= set(account.scopes)
         async with transaction(database) as session:
@@ -89,6 +91,7 @@ async def grant(
                 "service_token.granted" if granted else "service_token.refused",
                 actor=Actor("service", str(account.id)) if account else ANONYMOUS,
                 origin=origin,
+                on=("service_account", str(account.id)) if account else None,
                 client_id=account.client_id if account else None,
                 outcome="succeeded" if granted else "refused",
             )
@@ -109,11 +112,36 @@ async def grant(
     )
 
 
+@asynccontextmanager
+async def _admitted(database: Database, throttle: Throttle, name: str, *, origin: Origin) -> AsyncIterator[None]:
+    try:
+        async with throttle.attempt(f"client:{name}", address=origin.address):
+            yield
+    except TooManyAttempts as refused:
+        if refused.is_news:
+            account = await _named(database, name)
+            async with transaction(database) as session:
+                audit.record(
+                    session,
+                    "service_token.throttled",
+                    actor=ANONYMOUS,
+                    origin=origin,
+                    on=("service_account", str(account.id)) if account else None,
+                    client_id=account.client_id if account else None,
+                    outcome="refused",
+                )
+        raise
+
+
+async def _named(database: Database, name: str) -> ServiceAccount | None:
+    if not NAME.fullmatch(name):
+        return None
+    async with transaction(database) as session:
+        return (await session.exec(select(ServiceAccount).where(ServiceAccount.name == name))).one_or_none()
+
+
 async def _authenticated(database: Database, *, passwords: Passwords, name: str, secret: str) -> ServiceAccount | None:
-    account = None
-    if NAME.fullmatch(name):
-        async with transaction(database) as session:
-            account = (await session.exec(select(ServiceAccount).where(ServiceAccount.name == name))).one_or_none()
+    account = await _named(database, name)
     if await passwords.verify(secret, password_hash=account.secret_hash if account else None):
         return account if account and account.deactivated_at is None else None
     if account is None or account.previous_expires_at is None or account.previous_expires_at <= datetime.now(UTC):

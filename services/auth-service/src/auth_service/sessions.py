@@ -1,7 +1,8 @@
 """Sessions: a login begins one, its refresh token is replaced at each use; logout, its owner, an admin or the reuse of
 a token ends it, and its access tokens with it."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -14,14 +15,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from auth_service import audit, tokens
 from auth_service.audit import ANONYMOUS, Actor, Origin
 from auth_service.models import RefreshToken, User, UserSession
-from auth_service.passwords import Passwords, check_strength
+from auth_service.passwords import Passwords
 from auth_service.revocations import Revoker
 from auth_service.schemas import SessionPublic, TokenPair
-from auth_service.throttle import Throttle
+from auth_service.throttle import Throttle, TooManyAttempts
 from auth_service.tokens import TokenIssuer
 from triton_common.auth import Principal, scopes_of
 from triton_common.db import Database, newest, transaction
-from triton_common.errors import Forbidden, NotFound, Unauthorized
+from triton_common.errors import NotFound, Unauthorized
 from triton_common.revocations import Kind
 from triton_common.schemas import Page
 
@@ -48,10 +49,6 @@ class SessionNotFound(NotFound):
     """There is no such session, or it is over."""
 
 
-class WrongPassword(Forbidden):
-    """The present password is another one."""
-
-
 async def log_in(
     database: Database,
     *,
@@ -67,7 +64,7 @@ async def log_in(
 
     The password is hashed between two transactions: a queue of logins holds no connections.
     """
-    async with throttle.attempt(email, address=origin.address):
+    async with admitted(database, throttle, email, origin=origin):
         async with transaction(database) as session:
             user = (await session.exec(select(User).where(User.email == email))).one_or_none()
         matches = await passwords.verify(password, password_hash=user.password_hash if user else None)
@@ -80,6 +77,28 @@ async def log_in(
         if pair is None:  # raised only now: inside, it would roll back what the audit log tells of it
             raise InvalidCredentials
         return pair
+
+
+@asynccontextmanager
+async def admitted(database: Database, throttle: Throttle, email: str, *, origin: Origin) -> AsyncIterator[None]:
+    """Around an attempt at the password of this address. Raises TooManyAttempts, which the audit log is told of."""
+    try:
+        async with throttle.attempt(email, address=origin.address):
+            yield
+    except TooManyAttempts as refused:
+        if refused.is_news:
+            async with transaction(database) as session:
+                user = (await session.exec(select(User).where(User.email == email))).one_or_none()
+                audit.record(
+                    session,
+                    "login.throttled",
+                    actor=ANONYMOUS,
+                    origin=origin,
+                    on=("user", str(user.id)) if user else None,
+                    client_id=user.client_id if user else None,
+                    outcome="refused",
+                )
+        raise
 
 
 async def _begin_if(
@@ -171,6 +190,8 @@ async def _rotate(
         token.used_at = current.last_used_at = now
         current.expires_at = issuer.session_end(began=current.created_at, used=now)
         session.add(RefreshToken(token_hash=tokens.fingerprint(successor), session_id=current.id))
+        actor = Actor("user", str(user.id))
+        _record(session, "session.refreshed", actor=actor, origin=origin, of=user, session_id=current.id)
         return _pair(user, current, successor, issuer=issuer)
     following = await session.get_one(RefreshToken, tokens.fingerprint(successor))
     if now - token.used_at < issuer.refresh_grace and following.used_at is None:
@@ -195,8 +216,9 @@ async def log_out(session: AsyncSession, *, revoker: Revoker, origin: Origin, re
     current = await _locked(session, refresh_token)
     if current is not None and current.ended_at is None:
         _end(session, current, reason="logout", revoker=revoker)
-        user = Actor("user", str(current.user_id))
-        audit.record(session, "session.ended", actor=user, origin=origin, on=("session", str(current.id)))
+        user = await session.get_one(User, current.user_id)
+        actor = Actor("user", str(user.id))
+        _record(session, "session.ended", actor=actor, origin=origin, of=user, session_id=current.id, reason="logout")
 
 
 async def page(
@@ -222,73 +244,43 @@ async def end(session: AsyncSession, *, by: Principal, revoker: Revoker, origin:
     if found is None or found.ended_at is not None or found.expires_at <= datetime.now(UTC):
         raise SessionNotFound
     own = str(found.user_id) == by.subject
-    if not own and not (
-        "users:admin" in by.scopes
-        and (by.is_staff or (await session.get_one(User, found.user_id)).client_id == by.client_id)
-    ):
+    user = await session.get_one(User, found.user_id)
+    if not own and not ("users:admin" in by.scopes and (by.is_staff or user.client_id == by.client_id)):
         raise SessionNotFound
-    _end(session, found, reason="ended" if own else "ended_by_admin", revoker=revoker)
-    audit.record(session, "session.ended", actor=Actor.of(by), origin=origin, on=("session", str(session_id)))
+    reason: EndReason = "ended" if own else "ended_by_admin"
+    _end(session, found, reason=reason, revoker=revoker)
+    _record(session, "session.ended", actor=Actor.of(by), origin=origin, of=user, session_id=session_id, reason=reason)
 
 
 async def end_others(session: AsyncSession, *, by: Principal, user_id: UUID, revoker: Revoker, origin: Origin) -> None:
     """End all of a user's sessions but the principal's own: one's others, or as an admin all of somebody else."""
-    own = str(user_id) == by.subject
-    reason: EndReason = "ended" if own else "ended_by_admin"
-    for ended in await end_all(session, user_id=user_id, reason=reason, revoker=revoker, but=by.session_id):
-        audit.record(session, "session.ended", actor=Actor.of(by), origin=origin, on=("session", str(ended)))
+    user = await session.get(User, user_id)
+    if user is not None:
+        reason: EndReason = "ended" if str(user_id) == by.subject else "ended_by_admin"
+        await end_all(session, user, by=by, origin=origin, reason=reason, revoker=revoker, but=by.session_id)
 
 
 async def end_all(
-    session: AsyncSession, *, user_id: UUID, reason: EndReason, revoker: Revoker, but: str | None = None
-) -> Sequence[UUID]:
-    """End a user's sessions, `but` one; answers which."""
-    conditions = [col(UserSession.user_id) == user_id, *_going_on()]
+    session: AsyncSession,
+    user: User,
+    *,
+    by: Principal,
+    origin: Origin,
+    reason: EndReason,
+    revoker: Revoker,
+    but: str | None = None,
+) -> None:
+    """End a user's sessions, `but` one."""
+    conditions = [col(UserSession.user_id) == user.id, *_going_on()]
     if but is not None:
         conditions.append(col(UserSession.id) != UUID(but))
     ids = (await session.exec(select(UserSession.id).where(*conditions).with_for_update())).all()
     ended = update(UserSession).where(col(UserSession.id).in_(ids))
     await session.exec(ended.values(ended_at=datetime.now(UTC), end_reason=reason))
-    for session_id in ids:
-        revoker.revoke(session, Kind.SESSION, str(session_id))
-    return ids
-
-
-async def change_password(
-    database: Database,
-    *,
-    by: Principal,
-    passwords: Passwords,
-    throttle: Throttle,
-    revoker: Revoker,
-    origin: Origin,
-    current: str,
-    new: str,
-) -> None:
-    """Replace one's own password and end one's other sessions. Raises WrongPassword, PasswordTooCommon,
-    TooManyAttempts: guesses count with those of logins."""
-    async with transaction(database) as session:
-        user = await session.get(User, UUID(by.subject))
-    if user is None or user.password_hash is None:
-        raise WrongPassword("This account has no password: it logs in by single sign-on.")
-    check_strength(new, email=user.email)
-    async with throttle.attempt(user.email, address=origin.address):
-        if not await passwords.verify(current, password_hash=user.password_hash):
-            raise WrongPassword
-    password_hash = await passwords.hash(new)
-    async with transaction(database) as session:
-        present = await session.get_one(User, user.id, with_for_update=True)
-        if present.password_hash != user.password_hash:
-            raise WrongPassword
-        present.password_hash, present.password_changed_at = password_hash, datetime.now(UTC)
-        await end_all(session, user_id=user.id, reason="password_changed", revoker=revoker, but=by.session_id)
-        audit.record(
-            session,
-            "user.password_changed",
-            actor=Actor.of(by),
-            origin=origin,
-            on=("user", by.subject),
-            client_id=user.client_id,
+    for ended_id in ids:
+        revoker.revoke(session, Kind.SESSION, str(ended_id))
+        _record(
+            session, "session.ended", actor=Actor.of(by), origin=origin, of=user, session_id=ended_id, reason=reason
         )
 
 
@@ -299,6 +291,22 @@ def _going_on() -> list[Any]:
 def _end(session: AsyncSession, current: UserSession, *, reason: EndReason, revoker: Revoker) -> None:
     current.ended_at, current.end_reason = datetime.now(UTC), reason
     revoker.revoke(session, Kind.SESSION, str(current.id))
+
+
+def _record(
+    session: AsyncSession,
+    action: str,
+    *,
+    actor: Actor,
+    origin: Origin,
+    of: User,
+    session_id: UUID,
+    **details: Any,
+) -> None:
+    """`of` is the user whose session it is: their client's admins see it."""
+    details["user_id"] = str(of.id)
+    on = ("session", str(session_id))
+    audit.record(session, action, actor=actor, origin=origin, on=on, client_id=of.client_id, **details)
 
 
 async def _locked(session: AsyncSession, refresh_token: str) -> UserSession | None:

@@ -25,7 +25,7 @@ from auth_service.oidc import Identity, Provider, ProviderAnswerInvalid, SsoProv
 from auth_service.revocations import Revoker
 from auth_service.schemas import Role, TokenPair, normalised_email
 from auth_service.settings import Settings
-from auth_service.throttle import Throttle
+from auth_service.throttle import Throttle, TooManyAttempts
 from auth_service.tokens import TokenIssuer
 from auth_service.users import LastAdmin
 from triton_common.auth import Principal
@@ -139,8 +139,16 @@ async def begin(database: Database, sso: SingleSignOn, *, throttle: Throttle, or
     """Begin a login. Raises ReturnToNotAllowed, TooManyAttempts, SsoProviderUnavailable."""
     if not _may_return(return_to, sso.return_origins):
         raise ReturnToNotAllowed("return_to is not at one of AUTH_SSO_RETURN_ORIGINS, or has a fragment.")
-    async with throttle.beginning(address=origin.address):
-        return await _begun(database, sso, return_to=return_to)
+    try:
+        async with throttle.beginning(address=origin.address):
+            return await _begun(database, sso, return_to=return_to)
+    except TooManyAttempts as refused:
+        if refused.is_news:
+            async with transaction(database) as session:
+                audit.record(
+                    session, "login.throttled", actor=ANONYMOUS, origin=origin, outcome="refused", method="sso"
+                )
+        raise
 
 
 async def _begun(database: Database, sso: SingleSignOn, *, return_to: str) -> Begun:

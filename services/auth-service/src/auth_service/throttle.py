@@ -29,10 +29,13 @@ WITHOUT_REDIS: Final = (
 )
 PREFIX: Final = "triton:login:"
 REMEMBERED: Final = 100_000  # counters in a process's memory
+TOLD: Final = 10  # refusals of an address in a window that the audit log is told of: nobody can fill it
 
 
 class TooManyAttempts(TooManyRequests):
     """Too many logins for this account or from this address went wrong; wait and try again."""
+
+    is_news = False  # the first refusal of its account there in this window, and not one of very many of its address
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,10 @@ class Throttle:
                 self._memory.take_back(gates, succeeded=False)
             elif not everywhere:
                 await self._run(_TAKE_BACK, gates, [0])
-            raise TooManyAttempts(retry_after=math.ceil(max(here, everywhere)))
+            refused = TooManyAttempts(retry_after=math.ceil(max(here, everywhere)))
+            of_account, of_address = (self._memory.counted(f"told:{n}:{gates[n].slot}") for n in (0, -1))
+            refused.is_news = of_account == 1 and of_address <= TOLD
+            raise refused
 
     async def _admitted(self, gates: Gates) -> float:
         """Seconds to wait, as Redis has it; none without Redis."""
@@ -177,12 +183,24 @@ class Memory:
             self._values.pop(gates[0].count, None)
             self._values.pop(gates[0].slot, None)
 
+    def counted(self, key: str) -> int:
+        """How often it was counted in the window that its first time began, with this one."""
+        now = time.monotonic()
+        end, count = self._values.get(key, (0.0, 0.0))
+        if end <= now:
+            end, count = now + self._window, 0.0
+        self._keep(key, (end, count + 1))
+        return int(count) + 1
+
     def _value(self, key: str, now: float) -> float:
         end, value = self._values.get(key, (0.0, 0.0))
         return value if end > now else 0.0
 
     def _set(self, key: str, value: float, now: float) -> None:
-        self._values[key] = (now + self._window, value)
+        self._keep(key, (now + self._window, value))
+
+    def _keep(self, key: str, value: tuple[float, float]) -> None:
+        self._values[key] = value
         self._values.move_to_end(key)
         while len(self._values) > REMEMBERED:
             self._values.popitem(last=False)

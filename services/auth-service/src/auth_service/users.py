@@ -15,9 +15,11 @@ from auth_service.models import User
 from auth_service.passwords import Passwords, PasswordTooCommon, check_strength
 from auth_service.revocations import Revoker
 from auth_service.schemas import Role, UserCreate, UserFilter, UserPublic, UserUpdate
+from auth_service.throttle import Throttle
 from triton_common.auth import Principal
-from triton_common.db import newest
-from triton_common.errors import Conflict, NotFound
+from triton_common.db import Database, newest, transaction
+from triton_common.errors import Conflict, Forbidden, NotFound
+from triton_common.messages import Outcome
 from triton_common.revocations import Kind
 from triton_common.schemas import Page
 
@@ -30,6 +32,10 @@ class UserNotFound(NotFound):
 
 class UserClientNotFound(NotFound):
     """The user's client does not exist for you."""
+
+
+class WrongPassword(Forbidden):
+    """The present password is another one."""
 
 
 class LastAdmin(Conflict):
@@ -125,7 +131,7 @@ async def deactivate(session: AsyncSession, *, by: Principal, origin: Origin, re
     if user.deactivated_at is None:
         await _leave_an_admin(session, user, but={"deactivated_at": True})
         user.deactivated_at = datetime.now(UTC)
-        await sessions.end_all(session, user_id=user.id, reason="deactivated", revoker=revoker)
+        await sessions.end_all(session, user, by=by, origin=origin, reason="deactivated", revoker=revoker)
         _revoke_tokens(session, user, revoker=revoker)
         _record(session, "user.deactivated", by=by, origin=origin, user=user)
     return user
@@ -155,9 +161,45 @@ async def reset_password(
     user = await get(session, by=by, user_id=user_id, change=True)
     check_strength(password, email=user.email)
     user.password_hash, user.password_changed_at = password_hash, datetime.now(UTC)
-    await sessions.end_all(session, user_id=user.id, reason="password_changed", revoker=revoker)
+    await sessions.end_all(session, user, by=by, origin=origin, reason="password_changed", revoker=revoker)
     _revoke_tokens(session, user, revoker=revoker)
     _record(session, "user.password_reset", by=by, origin=origin, user=user)
+
+
+async def change_password(
+    database: Database,
+    *,
+    by: Principal,
+    passwords: Passwords,
+    throttle: Throttle,
+    revoker: Revoker,
+    origin: Origin,
+    current: str,
+    new: str,
+) -> None:
+    """Replace one's own password and end one's other sessions. Raises WrongPassword, PasswordTooCommon,
+    TooManyAttempts: guesses count with those of logins."""
+    async with transaction(database) as session:
+        user = await session.get(User, UUID(by.subject))
+    if user is None or user.password_hash is None:
+        raise WrongPassword("This account has no password: it logs in by single sign-on.")
+    check_strength(new, email=user.email)
+    async with sessions.admitted(database, throttle, user.email, origin=origin):
+        if not await passwords.verify(current, password_hash=user.password_hash):
+            async with transaction(database) as session:
+                _record(session, "user.password_changed", by=by, origin=origin, user=user, outcome="refused")
+            raise WrongPassword
+    password_hash = await passwords.hash(new)
+    async with transaction(database) as session:
+        present = await session.get_one(User, user.id, with_for_update=True)
+        if present.password_hash != user.password_hash:
+            raise WrongPassword
+        present.password_hash, present.password_changed_at = password_hash, datetime.now(UTC)
+        reason: sessions.EndReason = "password_changed"
+        await sessions.end_all(
+            session, present, by=by, origin=origin, reason=reason, revoker=revoker, but=by.session_id
+        )
+        _record(session, "user.password_changed", by=by, origin=origin, user=present)
 
 
 async def bootstrap_admin(
@@ -216,7 +258,16 @@ def _revoke_tokens(session: AsyncSession, user: User, *, revoker: Revoker) -> No
     revoker.revoke(session, Kind.SUBJECT, str(user.id), epoch=user.token_epoch)
 
 
-def _record(session: AsyncSession, action: str, *, by: Principal, origin: Origin, user: User, **details: Any) -> None:
+def _record(
+    session: AsyncSession,
+    action: str,
+    *,
+    by: Principal,
+    origin: Origin,
+    user: User,
+    outcome: Outcome = "succeeded",
+    **details: Any,
+) -> None:
     audit.record(
         session,
         action,
@@ -224,5 +275,6 @@ def _record(session: AsyncSession, action: str, *, by: Principal, origin: Origin
         origin=origin,
         on=("user", str(user.id)),
         client_id=user.client_id,
+        outcome=outcome,
         **details,
     )

@@ -16,4 +16,6 @@ class Settings(CommonSettings):
     jobs_url: str = Field(default="http://127.0.0.1:8002", validation_alias="TRITON_JOBS_URL")
     analytics_url: str = Field(default="http://127.0.0.1:8003", validation_alias="TRITON_ANALYTICS_URL")
     agents_url: str = Field(default="http://127.0.0.1:8004", validation_alias="TRITON_AGENTS_URL")
-    ask_timeout: timedelta = timedelta(seconds=1)
+    ask_timeout: timedelta = Field(
+        default=timedelta(seconds=3), description="Above CHECK_TIMEOUT: a service itself says what it lacks"
+    )

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import accumulate
 from math import ceil, floor, log10
-from typing import Final
+from typing import Final, Literal
 
 from triton_common.schemas import Chart
 
 WIDTH: Final = 720
 BAR: Final = 30  # height of a bar's row
-LABELS: Final = 240  # width of the labels left of the bars
+LABELS: Final = 270  # width of the labels left of the bars
 VALUES: Final = 90  # and of the values right of them
 LINE_HEIGHT: Final = 260
 MARGIN: Final = 72  # left of a line chart, for the amounts of the axis and their sign
-LONGEST_LABEL: Final = 28  # characters that fit into LABELS, in a wide font
+LONGEST_LABEL: Final = 34  # characters that fit into LABELS, in a wide font
 FOOT: Final = 34
 
 
@@ -24,10 +25,12 @@ class Bar:
     label: str
     full_label: str
     display: str
+    tone: Literal["plain", "gain", "loss", "total"]
     x: float
     y: float
     width: float
     value_x: float
+    anchor: Literal["start", "end"]
 
 
 @dataclass(frozen=True)
@@ -60,28 +63,47 @@ class Line:
 
 
 def bars(chart: Chart) -> Bars:
-    """Horizontal bars from a common zero; those below it go left."""
-    values = [point.value for point in chart.points]
-    low, high = min(0.0, *map(float, values)), max(0.0, *map(float, values))
+    """Horizontal bars from a common zero; those below it go left. A waterfall's begin where the last ended."""
+    spans = _spans(chart)
+    low, high = min(0.0, *(min(span) for span in spans)), max(0.0, *(max(span) for span in spans))
     room = WIDTH - LABELS - VALUES * (2 if low < 0 else 1)
     scale = room / ((high - low) or 1.0)
     zero = LABELS + (VALUES if low < 0 else 0) - low * scale
     drawn = []
-    for number, point in enumerate(chart.points):
-        width = abs(float(point.value)) * scale
-        below = point.value < 0
+    for number, (point, (start, end)) in enumerate(zip(chart.points, spans, strict=True)):
+        x, width = zero + min(start, end) * scale, abs(end - start) * scale
+        left = chart.kind != "waterfall" and end < 0
         drawn.append(
             Bar(
                 label=_short(point.label),
                 full_label=point.label,
                 display=amount(point.value, chart.unit),
-                x=round(zero - width if below else zero, 1),
+                tone=_tone(chart, number),
+                x=round(x, 1),
                 y=number * BAR + 5,
                 width=round(max(width, 1.0), 1),
-                value_x=round(zero - width - 8 if below else zero + width + 8, 1),
+                value_x=round(x - 8 if left else x + width + 8, 1),
+                anchor="end" if left else "start",
             )
         )
     return Bars(height=len(drawn) * BAR + 10, zero=round(zero, 1), bars=drawn)
+
+
+def _spans(chart: Chart) -> list[tuple[float, float]]:
+    """Where each bar begins and ends."""
+    values = [float(point.value) for point in chart.points]
+    if chart.kind != "waterfall":
+        return [(0.0, value) for value in values]
+    ends = list(accumulate(values[:-1]))
+    return [*zip([0.0, *ends], ends, strict=False), (0.0, values[-1])]
+
+
+def _tone(chart: Chart, number: int) -> Literal["plain", "gain", "loss", "total"]:
+    if chart.kind != "waterfall":
+        return "plain"
+    if number == len(chart.points) - 1:
+        return "total"
+    return "gain" if chart.points[number].value >= 0 else "loss"
 
 
 def line(chart: Chart) -> Line:

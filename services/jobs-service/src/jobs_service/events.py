@@ -177,8 +177,8 @@ Allowed = Callable[[], Awaitable[bool]]
 async def stream(
     follower: Follower, job_id: UUID, *, after: int, until: float, allowed: Allowed, every: float
 ) -> AsyncIterator[ServerSentEvent]:
-    """The job's events after number `after`, as they happen, up to the one that ends it, to `until` (Unix time), or to a
-    no of `allowed`, which is asked `every` so many seconds. A comment tells of the last two."""
+    """The job's events after number `after`, as they happen, up to the one that ends it, to `until` (Unix time), or to
+    a no of `allowed`, which is asked `every` so many seconds. A comment tells of the last two."""
     check_at = time.monotonic() + every
     with follower.watch(job_id, after=after, until=until) as watch:
         while True:

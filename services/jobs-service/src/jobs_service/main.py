@@ -13,15 +13,15 @@ from jobs_service.backlog import Backlog
 from jobs_service.deliveries import Sender
 from jobs_service.dispatch import Dispatcher
 from jobs_service.events import Follower
+from jobs_service.press import Press
 from jobs_service.routes import clients, documents, internal, jobs, prospects, schedules, value_propositions, webhooks
 from jobs_service.settings import Settings
 from jobs_service.statements import check_version
 from jobs_service.webhooks import Vault
-from triton_common.app import Degraded, create_app
+from triton_common.app import create_app
 from triton_common.db import Database
 from triton_common.db import postgres as postgres_answers
-from triton_common.queue.base import QueueUnavailable
-from triton_common.queue.factory import create_task_queue
+from triton_common.queue.factory import create_task_queue, task_queue
 
 
 def build(settings: Settings | None = None) -> FastAPI:
@@ -38,6 +38,7 @@ def build(settings: Settings | None = None) -> FastAPI:
             app.state.queue = queue
             app.state.backlog = backlog = Backlog(limit=chosen.max_pending_per_client)
             app.state.dispatcher = Dispatcher(database, queue, backlog, per_client=chosen.concurrent_per_client)
+            app.state.press = Press()
             app.state.follower = Follower(database, app.state.draining)
             sender = Sender(
                 database,
@@ -100,8 +101,4 @@ async def postgres(app: FastAPI) -> None:
 
 async def redis(app: FastAPI) -> None:
     """Readiness: without the queue jobs are taken all the same, and run when it is back."""
-    try:
-        async with asyncio.timeout(1):
-            await app.state.queue.ping()
-    except (QueueUnavailable, TimeoutError) as error:
-        raise Degraded("jobs are taken, and run when the queue is back") from error
+    await task_queue(app)

@@ -180,7 +180,11 @@ class Document(Table, table=True):
     """What a completed job made."""
 
     __tablename__ = "documents"
-    __table_args__ = (Index(None, "client_id", "id"), Index(None, "prospect_id", "id"))
+    __table_args__ = (
+        Index(None, "client_id", "id"),
+        Index(None, "prospect_id", "id"),
+        Index(None, "prospect_id", "value_proposition_id", "id"),  # versions
+    )
 
     job_id: UUID = Field(foreign_key="generation_jobs.id", unique=True)
     client_id: UUID = Field(foreign_key="clients.id")

@@ -55,16 +55,18 @@ async def stack(folder: Path) -> AsyncIterator[Stack]:
     """The platform, from ready to stopped. Raises PartFailed."""
     state, port = folder / "state", free_ports(10)
     try:
-        await asyncio.to_thread(_triton, "up", "--detach", "--port", str(port), "--state", str(state))
+        await asyncio.to_thread(triton, "up", "--detach", "--port", str(port), "--state", str(state))
         secrets = json.loads((state / "secrets.json").read_text())
         yield Stack(port, state, secrets["admin_password"])
     finally:
-        await asyncio.to_thread(_triton, "down", "--state", str(state))
+        await asyncio.to_thread(triton, "down", "--state", str(state))
 
 
-def _triton(*arguments: str) -> None:
+def triton(*arguments: str) -> str:
+    """What a command of the platform's environment prints. Raises PartFailed."""
     environment = {name: value for name, value in os.environ.items() if name not in OWN}
     command = ["uv", "run", "--frozen", "triton", *arguments]
     done = subprocess.run(command, cwd=WORKSPACE, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise PartFailed(f"triton {arguments[0]} failed\n{done.stdout}{done.stderr}")
+    return done.stdout

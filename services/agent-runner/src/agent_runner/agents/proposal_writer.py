@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from agent_runner import offline
+from agent_runner import offline_case
 from agent_runner.agents.population_analyst import Paragraphs
 from agent_runner.facts import Facts
 from agent_runner.template import BaseAgentTemplate
@@ -28,11 +28,11 @@ class ProposalWriter(BaseAgentTemplate[Proposal]):
     output = Proposal
 
     def compose(self, facts: Facts) -> Proposal:
-        """From the rules in offline.py."""
+        """From the rules in offline_case.py."""
         return Proposal(
-            executive_summary=offline.executive_summary(facts),
-            financial_case=offline.financial_case(facts),
-            assumptions=offline.assumptions(facts),
-            risks=offline.risks(facts),
-            next_steps=offline.next_steps(facts),
+            executive_summary=offline_case.executive_summary(facts),
+            financial_case=offline_case.financial_case(facts),
+            assumptions=offline_case.assumptions(facts),
+            risks=offline_case.risks(facts),
+            next_steps=offline_case.next_steps(facts),
         )

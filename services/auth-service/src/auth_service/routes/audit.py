@@ -14,7 +14,7 @@ from auth_service.routes.state import ADMIN_ERRORS, AuditReader, OriginDep, not_
 from triton_common.auth import Principal
 from triton_common.db import DatabaseDep, SessionDep, transaction
 from triton_common.errors import Forbidden, problems
-from triton_common.pages import InvalidCursor
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/auth", tags=["audit log"], responses=problems(*ADMIN_ERRORS))
@@ -30,7 +30,7 @@ class Csv(StreamingResponse):
     media_type = "text/csv"
 
 
-@router.get("/audit", dependencies=[Depends(not_stored)], responses=problems(InvalidCursor))
+@router.get("/audit", dependencies=[Depends(not_stored), once()], responses=problems(InvalidCursor))
 async def list_audit_events(
     principal: AuditReader, session: SessionDep, origin: OriginDep, wanted: Annotated[AuditFilter, Query()]
 ) -> Page[AuditEventPublic]:
@@ -44,6 +44,7 @@ async def list_audit_events(
 @router.get(
     "/audit.csv",
     response_class=Csv,
+    dependencies=[once()],
     responses={200: {"description": "The events, a header first", "content": {"text/csv": {}}}},
 )
 async def export_audit_events(
@@ -58,7 +59,9 @@ async def export_audit_events(
     return Csv(events.as_csv(database, by=principal, wanted=wanted), headers=headers)
 
 
-@router.get("/audit/verify", dependencies=[Depends(not_stored)], responses=problems(*ADMIN_ERRORS, ChainOfAllClients))
+@router.get(
+    "/audit/verify", dependencies=[Depends(not_stored), once()], responses=problems(*ADMIN_ERRORS, ChainOfAllClients)
+)
 async def verify_audit_log(
     request: Request,
     principal: AuditReader,

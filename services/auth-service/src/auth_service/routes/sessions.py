@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, status
 
-from auth_service import sessions
+from auth_service import sessions, users
 from auth_service.models import User
 from auth_service.passwords import PasswordHashingBusy, PasswordTooCommon
 from auth_service.routes.state import (
@@ -26,9 +26,9 @@ from auth_service.sessions import (
     InvalidRefreshToken,
     RefreshTokenReused,
     SessionNotFound,
-    WrongPassword,
 )
 from auth_service.throttle import TooManyAttempts
+from auth_service.users import WrongPassword
 from triton_common.auth import CurrentPrincipal
 from triton_common.db import DatabaseDep, DatabaseUnavailable, SessionDep
 from triton_common.errors import problems
@@ -127,7 +127,7 @@ async def change_password(  # noqa: PLR0917  FastAPI calls it by name
     origin: OriginDep,
 ) -> None:
     """Replace one's own password. All one's other sessions end."""
-    await sessions.change_password(
+    await users.change_password(
         database,
         by=principal,
         passwords=passwords,

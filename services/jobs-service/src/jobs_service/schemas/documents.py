@@ -1,9 +1,14 @@
 """Documents, as the public API gives them."""
 
+from typing import Final
 from uuid import UUID
 
+from pydantic import Field
+
 from jobs_service.schemas.shared import Public
-from triton_common.schemas import DocumentContent
+from triton_common.schemas import DocumentContent, Fact, ReportQuery, Schema
+
+_VERSION: Final = Field(description="Counts the documents of this prospect and value proposition, from 1")
 
 
 class DocumentSummary(Public):
@@ -13,6 +18,7 @@ class DocumentSummary(Public):
     client_id: UUID
     prospect_id: UUID
     value_proposition_id: UUID
+    version: int = _VERSION
     title: str
 
 
@@ -23,4 +29,20 @@ class DocumentPublic(Public):
     client_id: UUID
     prospect_id: UUID
     value_proposition_id: UUID
+    version: int = _VERSION
     content: DocumentContent
+
+
+class FactPlace(Schema):
+    """A paragraph that shows a fact."""
+
+    section: str
+    paragraph: int = Field(description="From 1")
+    text: str
+
+
+class FactOrigin(Fact):
+    """A fact, where it came from and where it is shown."""
+
+    query: ReportQuery | None = Field(description="The request that answers its report; null without a report")
+    shown_in: list[FactPlace]

@@ -1,0 +1,133 @@
+"""Finds figures in a text, however they are written: digits of any script, number words, ordinals, Roman numerals,
+fractions, money, percentages, dates; and comparisons in words, which are figures too ("more than", "the largest").
+
+The language is English, as the documents are.
+"""
+
+import html
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+BLANK: Final = "□"  # stands for a reference in a text that is searched
+_TAKEN: Final = "▫"  # and this for an allowed term
+
+# may stand in any text: medical terms that contain a figure, and phrases that count nothing
+_ALLOWED: Final = re.compile(
+    r"\b(?:type (?:[12]|I|II|one|two) diabetes|(?:30|60|90)-day (?:hospital |emergency )?readmissions?|hba1c|a1c"
+    r"|sglt-?2|glp-?1|dpp-?4|covid-?19|icd-?10(?:-cm)?|vitamin b12|24/7|one-time|one-off|one-to-one|one-on-one"
+    r"|no one|any ?one|each one|every ?one|one another|one of the|second opinions?"
+    r"|rather than|other than|increased risks?|most (?:recent|likely|important(?:ly)?)|best practices?)\b",
+    re.IGNORECASE,
+)
+_TEENS: Final = "ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+_TENS: Final = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_ORDINALS: Final = (
+    "second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|(?:thir|four|fif|six|seven|eigh|nine)"
+    "teenth|(?:twent|thirt|fort|fift|sixt|sevent|eight|ninet)ieth|hundredth|thousandth|millionth"
+)
+_SPAN: Final = "day|week|fortnight|month|quarter|half-year|year|decade"
+_MONTHS: Final = "January|February|April|June|July|August|September|October|November|December"  # May, March: below
+_SUPERLATIVES: Final = (
+    "largest|biggest|greatest|highest|lowest|smallest|fewest|least|costliest|cheapest|dearest|longest|shortest|fastest"
+    "|slowest|commonest|best|worst|most|mostly|mainly|chiefly"
+)
+_CHANGED: Final = (
+    "rose|risen|fell|fallen|grew|grown|shrank|shrunk|increased|decreased|declined|dropped|climbed|surged|soared|plunged"
+    "|jumped"
+)
+_FIGURE: Final = re.compile(
+    rf"(?P<literal_figure>[^\s{BLANK}{_TAKEN}]*\d[^\s{BLANK}{_TAKEN}]*)"
+    r"|(?P<percentage>[%‰‱\u066a]|\bper ?cent\b|\bpercent(?:age|ile)?s?\b|\bbasis points?\b)"
+    r"|(?P<money>[$€£¥¢\u20a0-\u20cf]|\b(?:dollars?|euros?|cents?|pounds sterling|bucks|usd|eur|gbp)\b)"
+    rf"|(?P<date>(?-i:\b(?:{_MONTHS})\b)"
+    r"|\b(?:in|of|since|until|till|from|to|by|through|between|and|last|next|early|late|mid) (?-i:March|May)\b"
+    rf"|\b(?:first|last|past|next|previous|current|this) (?:{_SPAN})s?\b"
+    rf"|\b(?:in|within|after|under|inside|over|about|around|roughly|almost|nearly|only) (?:an?|the) (?:{_SPAN})\b)"
+    rf"|(?P<number_word>\b(?:zero|(?:{_TENS})?(?:one|two|three|four|five|six|seven|eight|nine)|{_TEENS}|{_TENS}"
+    rf"|{_ORDINALS}"
+    r"|(?:hundred|thousand|million|billion|trillion|dozen|score|decade|centur(?:y|ie)|fortnight)s?"
+    r"|a (?:couple|handful)|(?:couple|handful|pairs?) of|half|halves|halve[sd]?|halving|twice|thrice"
+    r"|doubl(?:e[sd]?|ing)|trebl(?:e[sd]?|ing)|tripl(?:e[sd]?|ing)|quadrupl(?:e[sd]?|ing)|quintupl(?:e[sd]?|ing)"
+    r"|(?:two|three|four|five|six|seven|eight|nine|ten|many|several)fold|a quarter|quarters of"
+    r"|(?:thi|qua)rds|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths)\b"
+    # Roman numerals of I, V and X; longer ones of all letters. Others of two are units and conditions: MI, CD, DC
+    r"|(?-i:\b(?=[IVX]{2,}\b|[IVXLCDM]{4,}\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b)"
+    r"|\b(?:phase|stage|grade|type|class|part|tier|level|year|month|quarter|chapter) (?-i:[IVX])\b)"
+    rf"|(?P<comparison>\b(?:than|{_SUPERLATIVES}|{_CHANGED}|majorit(?:y|ies)|minorit(?:y|ies)"
+    r"|as (?:much|many|little|few|high|low|large|small|big|often|costly|long) as"
+    r"|(?:almost|nearly|practically|virtually) (?:all|every|no|none|everyone|everybody)"
+    r"|at least|at most|up to|in excess of|exceed(?:s|ed|ing)?|outnumber(?:s|ed)?|outweigh(?:s|ed)?|equal(?:s|led)?"
+    r"|(?:above|below)[- ](?:the )?average)\b|[<>=≤≥≈±\u00d7÷]|(?<!\S)[+\-\u2212](?=□))",
+    re.IGNORECASE,
+)
+_SPELLED: Final = re.compile(r"\b(?:[^\W\d_][-. \u00b7]){2,}[^\W\d_]\b")  # t-w-o, t w e l v e
+_MIXED: Final = re.compile(r"(?=\w*[a-zA-Z])(?=\w*[\u0370-\u058f])\w+")  # Greek, Cyrillic, Armenian look-alikes
+_HYPHENS: Final = re.compile(r"(?<=\w)[-\u00ad\u2010-\u2015\u2212](?=\w)")
+_UNSEEN: Final = {"Mn", "Me", "Cf", "Cc"}  # marks on letters, zero-width and direction characters, controls
+_MARKUP: Final = re.compile(r"[*_~`\\]+")
+_ANYWHERE: Final = frozenset(  # words that stand beside any figure, and so make no phrase with it; without a last s
+    re.findall(
+        r"\w+",
+        "the a an of in on at to for by with and or than more les from over under about per i are wa were be our it "
+        "their some all only up as that thi these those which",
+    )
+)
+EDGES: Final = ".,;:!?()[]\"'“”\u2018\u2019*"
+
+
+class Found(NamedTuple):
+    """A figure in a text."""
+
+    code: str
+    words: str
+    start: int
+    phrases: frozenset[str]
+    """The words with their neighbour on either side, if that says anything; codes with letters and digits alone."""
+
+
+def visible(text: str) -> str:
+    """A text in one line without what cannot be seen: controls, zero-width and direction characters, which hide text
+    or turn it around."""
+    return " ".join(
+        "".join(c for c in text if c.isspace() or unicodedata.category(c) not in {"Cf", "Cc", "Co", "Cs"}).split()
+    )
+
+
+def searchable(text: str) -> str:
+    """As it is searched: what a reader sees of it, in plain characters. Entities and compatibility forms resolved,
+    marks and invisible characters gone, numbers of other scripts in digits, allowed terms blanked, "12-week" as "12
+    week"."""
+    text = _MARKUP.sub("", html.unescape(html.unescape(text)))
+    text = "".join(map(_digits, text))
+    text = "".join(c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in _UNSEEN)
+    text = _SPELLED.sub(lambda match: re.sub(r"\W", "", match.group()), text)
+    return _HYPHENS.sub(" ", _ALLOWED.sub(_TAKEN, text))
+
+
+def find(text: str) -> Iterator[Found]:
+    """Every figure in a text that `searchable` made."""
+    for match in _FIGURE.finditer(text):
+        words = bare(match.group())
+        before = text[: match.start()].split()[-1:]
+        after = text[match.end() :].split()[:1]
+        phrases = {f"{near} {words}" for near in map(bare, before) if near not in _ANYWHERE}
+        phrases |= {f"{words} {near}" for near in map(bare, after) if near not in _ANYWHERE}
+        if any(c.isalpha() for c in words) and any(c.isdigit() for c in words):
+            phrases.add(words)
+        yield Found(match.lastgroup or "", match.group(), match.start(), frozenset(phrases))
+    for match in _MIXED.finditer(text):
+        yield Found("mixed_letters", match.group(), match.start(), frozenset())
+
+
+def bare(word: str) -> str:
+    """Without punctuation and the plural's s, in lower case."""
+    return word.strip(EDGES).lower().removesuffix("s")
+
+
+def _digits(c: str) -> str:
+    """A character that is a number, in ASCII's digits: "½" as "0.5", "Ⅳ" as "4", "十" as "10"."""
+    if c.isascii() or (value := unicodedata.numeric(c, None)) is None:
+        return c
+    return f" {value:g} " if not c.isdecimal() else f"{value:g}"
