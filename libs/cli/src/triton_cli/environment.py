@@ -14,6 +14,7 @@ from triton_cli.state import CHECKOUT, CommandFailed
 COMPOSE: Final = CHECKOUT / "compose" / "docker-compose.yml"
 DEMANDED: Final = re.compile(r"\$\{(\w+):\?")  # compose's way to say that it does not start without
 GIVEN: Final = re.compile(r"^(?:export\s+)?(\w+)=(?=\S)", re.MULTILINE)
+VALUE: Final = re.compile(r"^(?:export\s+)?(\w+)=[ \t]*(.*?)(?:[ \t]+#.*)?[ \t]*$", re.MULTILINE)
 HEAD: Final = """\
 # Secrets of this installation: keep them as safe as its data, and apart from it. .env.example has what else can be set.
 """
@@ -47,6 +48,14 @@ def init(
         say(f"Wrote {', '.join(missing)} to {file}. `docker compose up` starts the platform.")
     else:
         say(f"{file} has every secret already; nothing was changed.")
+
+
+def values_of(file: Path) -> dict[str, str]:
+    """What a .env gives, as compose reads it: quotes around a value are none of it. Nothing where there is no file."""
+    lines = VALUE.findall(file.read_text(errors="replace")) if file.is_file() else []
+    return {
+        name: value[1:-1] if value[:1] in {'"', "'"} and value[-1:] == value[:1] else value for name, value in lines
+    }
 
 
 def _write(file: Path, text: str) -> None:
