@@ -133,7 +133,7 @@ def test_the_admin_of_the_env_file_goes_nowhere_else(env_file, tmp_path, url, en
     assert "TRITON_PASSWORD" in done.stderr
 
 
-@pytest.mark.parametrize("url", ["triton.example", "http://["])
+@pytest.mark.parametrize("url", ["triton.example", "ftp://triton.example"])
 def test_what_is_no_url_is_wrong_usage(env_file, tmp_path, url):
     done = tried(url, env_file=env_file, tmp_path=tmp_path)
     assert done.exit_code == 2

@@ -274,10 +274,10 @@ def demo(  # noqa: PLR0917  typer passes options by name
 
 @app.command()
 @sentences
-async def smoke(
+async def smoke(  # noqa: PLR0917  typer passes options by name
     url: Annotated[str, typer.Argument(envvar="TRITON_URL", help="The platform.")] = url_of(DEFAULT_PORT),
     members: Annotated[int, typer.Option("--members", min=1, max=200_000, help="Members of the sample.")] = 200,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that all of it may take.")] = 300.0,
+    within: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that all of it may take.")] = 300.0,
     env_file: Annotated[
         Path,
         typer.Option("--env-file", dir_okay=False, help="Where compose has the first admin from.", show_default=".env"),
@@ -294,7 +294,7 @@ async def smoke(
     from triton_cli.smoke import smoke as try_out  # noqa: PLC0415  same
 
     api = api_for(url, State(state), env_file=env_file)
-    outcome = await try_out(api, members=members, within=timeout, console=progress)
+    outcome = await try_out(api, members=members, within=within, console=progress)
     if as_json:
         print(outcome.as_json())
     else:
