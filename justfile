@@ -12,6 +12,10 @@ default:
 demo *ARGS:
     uv run triton demo {{ ARGS }}
 
+# the main job on a platform that runs: just smoke https://triton.example
+smoke URL="http://localhost:8000" *ARGS:
+    @uv run triton smoke {{ URL }} {{ ARGS }}
+
 # every member's tests, each in its own environment; every failure is reported
 test *ARGS:
     @bash scripts/each.sh "{{ members }}" {{ ARGS }}

@@ -178,7 +178,7 @@ async def run(
     began = time.monotonic()
     outcome = Outcome()
     async with AsyncExitStack() as context:
-        with _timed(outcome.seconds, "start"):
+        with timed(outcome.seconds, "start"):
             own = not state.is_locked()
             if own:
                 await context.enter_async_context(running(state, port=port or DEFAULT_PORT, console=console))
@@ -188,7 +188,11 @@ async def run(
                 url = stack["url"]
                 _say(console, f"using the platform that runs at {url}, process {stack['pid']}")
         api = await context.enter_async_context(Api(url))
-        await walk(api, state=state, url=url, data=data, members=members, seed=seed, outcome=outcome, console=console)
+        with timed(outcome.seconds, "login"):
+            await api.log_in(ADMIN_EMAIL, state.secrets().admin_password)
+            _say(console, f"logged in as {ADMIN_EMAIL}")
+        kept = state.documents
+        await walk(api, kept=kept, data=data, members=members, seed=seed, outcome=outcome, console=console)
         outcome.seconds["total"] = time.monotonic() - began
         told(outcome)
         if own and not leave:
@@ -235,21 +239,21 @@ def fetching(document_url: str, secrets_file: Path) -> str:
 async def walk(
     api: Api,
     *,
-    state: State,
-    url: str,
+    kept: Path,
     data: Path | None,
     members: int,
     seed: int,
     outcome: Outcome,
     console: Console,
 ) -> None:
-    """Walk the main job from login to document; fills in `outcome`.
+    """Walk the main job from its data to the document, which goes to the folder `kept`, as who is logged in; fills in
+    `outcome`.
 
     What a run before has made is used again; the job and its document are new.
     """
 
     def step(name: str) -> AbstractContextManager[None]:
-        return _timed(outcome.seconds, name)
+        return timed(outcome.seconds, name)
 
     async with AsyncExitStack() as cleanup:
         with step("data"):
@@ -258,9 +262,6 @@ async def walk(
             else:
                 folder = Path(cleanup.enter_context(TemporaryDirectory(prefix="triton-sample-")))
                 extract = await asyncio.to_thread(sample_extract, folder, members=members, seed=seed)
-        with step("login"):
-            await api.log_in(ADMIN_EMAIL, state.secrets().admin_password)
-            _say(console, f"logged in as {ADMIN_EMAIL}")
         with step("setup"):
             proposition, prospect = await _set_up(api, extract.name)
             _say(console, f"client {CLIENT}, value proposition {PROGRAMME}, prospect {extract.name}")
@@ -286,8 +287,8 @@ async def walk(
             raise CommandFailed(f"The job {job['status']}: {reason} `triton logs agent-worker` has the rest.")
     with step("document"):
         outcome.document_id = job["document_id"]
-        outcome.document_url = f"{url}/api/v1/documents/{job['document_id']}?format=html"
-        outcome.document_file = await _save(api, job["document_id"], state)
+        outcome.document_url = f"{api.url}/api/v1/documents/{job['document_id']}?format=html"
+        outcome.document_file = await _save(api, job["document_id"], kept)
         document = await api.get(f"/api/v1/documents/{job['document_id']}")
         outcome.facts = {fact["id"]: fact for fact in document["content"]["facts"]}
 
@@ -322,16 +323,16 @@ async def _load(
     _say(console, f"loaded {dataset}: {batch['rows']:,} rows, {time.monotonic() - started:.1f} s")
 
 
-async def _save(api: Api, document_id: str, state: State) -> Path:
+async def _save(api: Api, document_id: str, kept: Path) -> Path:
     """Keep the document in all its forms; answers the path of the HTML."""
     for form in ("json", "md", "html", "pdf"):
         content = await api.content(f"/api/v1/documents/{document_id}", format=form)
-        (state.documents / f"{document_id}.{form}").write_bytes(content)
-    return state.documents / f"{document_id}.html"
+        (kept / f"{document_id}.{form}").write_bytes(content)
+    return kept / f"{document_id}.html"
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     seconds[name] = time.monotonic() - started

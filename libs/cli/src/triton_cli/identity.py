@@ -48,7 +48,7 @@ def api_of(url: str | None, state: State) -> Api:
             return Api(at, token=token, source=name)
         case ["TRITON_EMAIL", "TRITON_PASSWORD"]:
             account = {"email": os.environ["TRITON_EMAIL"], "password": os.environ["TRITON_PASSWORD"]}
-            return Api(at, renews=partial(_logged_in, account), source="TRITON_EMAIL")
+            return Api(at, renews=partial(logged_in, account), source="TRITON_EMAIL")
         case [_, *_]:
             raise CommandFailed("Set TRITON_EMAIL and TRITON_PASSWORD both, or TRITON_TOKEN.")
     logins = Logins()
@@ -56,7 +56,7 @@ def api_of(url: str | None, state: State) -> Api:
         return Api(at, renews=partial(_of_saved, logins), source="triton login")
     if own and _same(at, own) and (secrets := state.known_secrets()) is not None:
         account = {"email": ADMIN_EMAIL, "password": secrets.admin_password}
-        return Api(own, renews=partial(_logged_in, account), source="triton up")
+        return Api(own, renews=partial(logged_in, account), source="triton up")
     here = "" if own else f" No platform runs from {state.folder}: `triton up` starts one, whose admin you then are."
     raise CommandFailed(
         f"Nobody to log in as at {at}: `triton login --url {at}`, or set TRITON_TOKEN, TRITON_API_KEY, or TRITON_EMAIL "
@@ -78,7 +78,7 @@ def url_meant(url: str | None, state: State, *, own: str | None, logins: Logins 
     return last or own or url_of(DEFAULT_PORT)
 
 
-async def _logged_in(account: dict[str, str], api: Api, _: str) -> str:
+async def logged_in(account: dict[str, str], api: Api, _: str) -> str:
     """A token of a new session, by password."""
     await api.log_in(account["email"], account["password"])
     return api.token

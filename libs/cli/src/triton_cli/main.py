@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_cli import account, agents, auditing, data, jobs, machines, people
+from triton_cli import account, agents, auditing, data, environment, jobs, machines, people
 from triton_cli.command import (
     DEFAULT_STATE,
     JsonOption,
@@ -27,7 +27,7 @@ from triton_cli.command import (
     until_signal,
 )
 from triton_cli.logs import readable
-from triton_cli.state import ADMIN_EMAIL, DEFAULT_PORT, CommandFailed, State
+from triton_cli.state import ADMIN_EMAIL, CHECKOUT, DEFAULT_PORT, CommandFailed, State, url_of
 from triton_common.embedded import tail
 
 app = typer.Typer(
@@ -58,6 +58,7 @@ PortOption = Annotated[
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(data.app, name="data")
 app.add_typer(agents.app, name="agents")
+app.add_typer(environment.app, name="secrets")
 app.command(rich_help_panel=ACCOUNTS)(account.login)
 app.command(rich_help_panel=ACCOUNTS)(account.logout)
 app.command(rich_help_panel=ACCOUNTS)(account.whoami)
@@ -271,6 +272,36 @@ def demo(  # noqa: PLR0917  typer passes options by name
     except KeyboardInterrupt:
         if not done:
             raise
+
+
+@app.command()
+@sentences
+async def smoke(  # noqa: PLR0917  typer passes options by name
+    url: Annotated[str, typer.Argument(envvar="TRITON_URL", help="The platform.")] = url_of(DEFAULT_PORT),
+    members: Annotated[int, typer.Option("--members", min=1, max=200_000, help="Members of the sample.")] = 200,
+    within: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that all of it may take.")] = 300.0,
+    env_file: Annotated[
+        Path,
+        typer.Option("--env-file", dir_okay=False, help="Where compose has the first admin from.", show_default=".env"),
+    ] = CHECKOUT / ".env",
+    as_json: JsonOption = False,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Try a running platform: make a document through its gateway, from login to PDF. Exit code 1 when it cannot.
+
+    As TRITON_TOKEN, TRITON_API_KEY or TRITON_EMAIL with TRITON_PASSWORD; else as who is logged in there; else, on this
+    machine, as the admin of `triton up` or of compose's .env. What it makes stays: a client, its prospect, a document.
+    """
+    from triton_cli.smoke import api_for  # noqa: PLC0415  numpy takes a while to import
+    from triton_cli.smoke import smoke as try_out  # noqa: PLC0415  same
+
+    api = api_for(url, State(state), env_file=env_file)
+    outcome = await try_out(api, members=members, within=within, console=progress)
+    if as_json:
+        print(outcome.as_json())
+    else:
+        took = outcome.seconds["total"]
+        say(f"{api.url} does its main job: job {outcome.job_id}, {took:.1f} s.", console=output)
 
 
 @app.command()
