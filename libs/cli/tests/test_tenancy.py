@@ -93,7 +93,11 @@ TABLE: Final = [
     Ask("GET /api/v1/documents/{document_id}", "document_not_found"),
     Ask("GET /api/v1/documents/{document_id}", "document_not_found", query="?format=md"),
     Ask("GET /api/v1/documents/{document_id}", "document_not_found", query="?format=html"),
+    Ask("GET /api/v1/documents/{document_id}", "document_not_found", query="?format=pdf"),
     Ask("GET /api/v1/documents/{document_id}", "document_not_found", headers={"accept": "text/html"}),
+    Ask("GET /api/v1/documents/{document_id}/versions", "document_not_found"),
+    Ask("GET /api/v1/documents/{document_id}/facts", "document_not_found"),
+    Ask("GET /api/v1/documents/{document_id}/facts/{fact_id}", "document_not_found"),
     Ask("GET /api/v1/schedules", LISTED),
     Ask("GET /api/v1/schedules", LISTED, query="?client_id={client_id}"),
     Ask("POST /api/v1/schedules", "prospect_not_found", WEEKLY | THEIRS),
@@ -255,7 +259,7 @@ class World:
     @property
     def words(self) -> set[str]:
         """What no stranger may read."""
-        return {word for name, word in self.theirs.items() if name not in ("kid", "dataset")}
+        return {word for name, word in self.theirs.items() if name not in ("kid", "dataset", "fact_id")}
 
     def ask(self, ask: Ask, token: str, named: dict[str, Any], *, base: str = "") -> tuple[int, str]:
         """The answer's status and text, in which the ids that the request named stand as their names."""
@@ -330,7 +334,7 @@ def world(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     theirs["endpoint_id"] = endpoint("Harbourlight", theirs["client_id"])
     of_both = theirs["prospect_id"], theirs["value_proposition_id"]
     theirs["job_id"] = platform.submit(*of_both)
-    theirs["document_id"] = platform.completes(theirs["job_id"])["document_id"]
+    theirs |= {"document_id": platform.completes(theirs["job_id"])["document_id"], "fact_id": "members"}
     runs = {"job_id": theirs["job_id"]}
     kept = eventually(lambda: platform.http.get("/agents/runs", params=runs).raise_for_status().json()["items"])
     theirs["run_id"] = kept[0]["id"]

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
 from jobs_service import sweeps
+from jobs_service.backlog import Backlog
 
 
 async def test_submit_answers_202_with_a_pending_job(api):
@@ -162,6 +163,18 @@ async def test_a_client_with_too_many_waiting_jobs_waits_and_others_do_not(api, 
     await api.post(f"/api/v1/jobs/{made[0]['id']}/cancel")
     await sweeps.sweep(app.state.database, app.state.backlog, not_before=datetime.now(UTC))
     assert (await api.post("/api/v1/jobs", order, headers=key)).status_code == 202, "a refusal gives the key back"
+
+
+def test_what_is_submitted_while_rows_are_counted_counts():
+    backlog, client = Backlog(limit=1), uuid4()
+    backlog.counting()
+    backlog.added(client)
+    backlog.counted({})
+    assert backlog.full_clients == [client]
+    backlog.counting()
+    backlog.claimed(client)
+    backlog.counted({client: 1})
+    assert backlog.full_clients == []
 
 
 # --- Idempotency-Key

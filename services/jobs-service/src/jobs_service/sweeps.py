@@ -44,6 +44,7 @@ async def sweep(database: Database, backlog: Backlog, *, not_before: datetime) -
         backlog.changed.set()
     if moved:
         backlog.changed.set()
+    backlog.counting()
     waiting = await jobs.waiting(database)
     backlog.counted(waiting.by_client)
     JOBS_PENDING.set(waiting.due)
