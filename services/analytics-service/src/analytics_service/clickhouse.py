@@ -31,6 +31,8 @@ WRITING: Final = {
     "min_insert_block_size_rows": 262_144,  # a quarter of the default: so much less memory, at the same rate
     "min_insert_block_size_bytes": 64 << 20,
 }
+# The driver adds this to settings that lack it, after `readonly`; a server that applies them one by one takes none after that.
+READING: Final = {"cancel_http_readonly_queries_on_client_close": 1}
 NOT_CSV: Final = frozenset({"INCORRECT_DATA", "CANNOT_PARSE_INPUT_ASSERTION_FAILED", "CANNOT_PARSE_QUOTED_STRING"})
 
 # The driver's own messages quote SQL and rows: what is worth logging, this file logs itself.
@@ -204,10 +206,9 @@ def _open(url: str, *, readers: int, waiting: int, query_timeout: timedelta) -> 
         with _client(url, database="default") as client:
             client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
         writer = _client(url, settings=WRITING)
-        # readonly comes last: the settings are applied in this order, and after it none can be
-        reading = {"max_execution_time": int(query_timeout.total_seconds()), "readonly": 1}
+        reading = READING | {"max_execution_time": int(query_timeout.total_seconds()), "readonly": 1}
         reading_clients = [_client(url, settings=reading) for _ in range(readers)]
-        health = _client(url, settings={"max_execution_time": CONNECT_TIMEOUT, "readonly": 1})
+        health = _client(url, settings=READING | {"max_execution_time": CONNECT_TIMEOUT, "readonly": 1})
     except (ClickHouseError, OSError) as error:
         logger.bind(clickhouse_error=getattr(error, "name", None) or type(error).__name__).error(
             "cannot open ClickHouse. Embedded: another process has the folder of CLICKHOUSE_URL open, and only one "
