@@ -60,6 +60,10 @@ migrate SERVICE TO="head":
 rollback SERVICE TO="-1":
     @bash scripts/member.sh services/{{ SERVICE }} alembic -c services/{{ SERVICE }}/pyproject.toml downgrade {{ quote(TO) }}
 
+# whether a service's migrations have all that its models have, by the database of DATABASE_URL
+check-migrations SERVICE:
+    @bash scripts/member.sh services/{{ SERVICE }} alembic -c services/{{ SERVICE }}/pyproject.toml check
+
 # write docs/openapi from the code
 openapi:
     @for member in auth-service jobs-service analytics-service agent-runner console; do bash scripts/member.sh services/$member python -m triton_common.openapi $member; done
