@@ -50,6 +50,24 @@ lint:
     ruff format --check .
     ruff check .
 
+# write a service's next migration from its models: just revision jobs-service "add a column"
+revision SERVICE MESSAGE:
+    @bash scripts/member.sh services/{{ SERVICE }} python scripts/revision.py services/{{ SERVICE }} {{ quote(MESSAGE) }}
+    @ruff check --fix --quiet services/{{ SERVICE }}/migrations/versions
+    @ruff format --quiet services/{{ SERVICE }}/migrations/versions
+
+# bring the database of DATABASE_URL to a service's newest migration, or up to another: just migrate jobs-service 0005
+migrate SERVICE TO="head":
+    @bash scripts/member.sh services/{{ SERVICE }} alembic -c services/{{ SERVICE }}/pyproject.toml upgrade {{ quote(TO) }}
+
+# take a service's last migration back, or all down to another
+rollback SERVICE TO="-1":
+    @bash scripts/member.sh services/{{ SERVICE }} alembic -c services/{{ SERVICE }}/pyproject.toml downgrade {{ quote(TO) }}
+
+# whether a service's migrations have all that its models have, by the database of DATABASE_URL
+check-migrations SERVICE:
+    @bash scripts/member.sh services/{{ SERVICE }} alembic -c services/{{ SERVICE }}/pyproject.toml check
+
 # write docs/openapi from the code
 openapi:
     @for member in auth-service jobs-service analytics-service agent-runner console; do bash scripts/member.sh services/$member python -m triton_common.openapi $member; done

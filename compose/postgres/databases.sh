@@ -2,7 +2,7 @@
 # On an empty volume: a database for each service that has one, owned by a role that reaches no other. Text is UTF-8, and sorts
 # the same on every system.
 set -eu
-for name in auth jobs; do
+for name in auth jobs agents; do
   password=$(printenv "$(echo "$name" | tr '[:lower:]' '[:upper:]')_DB_PASSWORD")
   psql --quiet --set ON_ERROR_STOP=1 --set password="$password" --set name="$name" <<'EOF'
 CREATE ROLE :"name" LOGIN PASSWORD :'password';

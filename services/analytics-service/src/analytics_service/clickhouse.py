@@ -42,6 +42,9 @@ WRITING: Final = {
 }
 # On a cluster: a join or an IN sees all of the other table, and an INSERT answers when every shard has its rows
 ACROSS: Final[Mapping[str, Any]] = {"distributed_product_mode": "global", "distributed_foreground_insert": 1}
+# Last of a reader's settings: a server may apply them in their order, and takes none after `readonly`. The driver would
+# add the first after it.
+READONLY: Final = {"cancel_http_readonly_queries_on_client_close": 1, "readonly": 1}
 # What the engine says of a query that reaches its limits
 OUT_OF_TIME: Final = ("TIMEOUT_EXCEEDED", "TOO_SLOW")
 OUT_OF_ROOM: Final = ("MEMORY_LIMIT_EXCEEDED", "TOO_MANY_ROWS", "TOO_MANY_ROWS_OR_BYTES", "TOO_MANY_BYTES")
@@ -234,9 +237,8 @@ def _open(
         with _client(url, database="default", settings={"max_execution_time": CONNECT_TIMEOUT}) as client:
             client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
         writer = _client(url, settings={**WRITING, **across})
-        # readonly comes last: the settings are applied in this order, and after it none can be
-        reading_clients = [_client(url, settings={**reading, **across, "readonly": 1}) for _ in range(readers)]
-        health = _client(url, settings={"max_execution_time": CONNECT_TIMEOUT, "readonly": 1})
+        reading_clients = [_client(url, settings={**reading, **across, **READONLY}) for _ in range(readers)]
+        health = _client(url, settings={"max_execution_time": CONNECT_TIMEOUT, **READONLY})
     except (ClickHouseError, OSError) as error:
         logger.bind(clickhouse_error=getattr(error, "name", None) or type(error).__name__).error(
             "cannot open ClickHouse. Embedded: another process has the folder of CLICKHOUSE_URL open, and only one "
