@@ -1,4 +1,4 @@
-"""Metrics and traces: the HTTP metrics every service has, W3C trace context in and out, spans of requests and statements."""
+"""Metrics and traces: HTTP metrics, W3C trace context in and out, spans of requests and of statements."""
 
 import os
 import random

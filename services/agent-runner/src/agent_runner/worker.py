@@ -19,7 +19,8 @@ from agent_runner.runs import Maker, Worker
 from agent_runner.settings import Settings
 from triton_common.logging import configure_logging, log_context
 from triton_common.messages import Ping, RunJob
-from triton_common.queue.celery import celery_app, last_heard
+from triton_common.queue.celery import celery_app
+from triton_common.queue.heard import last_heard
 from triton_common.telemetry import configure_tracing, span_below
 
 NAME: Final = "agent-runner"

@@ -5,9 +5,6 @@ import base64
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from math import inf
-from queue import Empty
-from time import monotonic
 from typing import Any, Final
 
 from celery import Celery
@@ -16,7 +13,6 @@ from celery.concurrency.thread import ApplyResult, TaskPool
 from kombu.asynchronous.hub import Hub
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
-from kombu.transport import redis
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -93,38 +89,17 @@ class _Connection(Connection):
     """
 
     def get_transport_cls(self) -> type:
-        """kombu's transport for Redis, which tells when it was answered."""
+        """For Redis, the transport that tells when it was answered."""
         found: type = super().get_transport_cls()  # type: ignore[no-untyped-call]
-        return _Heard if found is redis.Transport else found
+        if getattr(found, "driver_type", "") != "redis":
+            return found
+        from triton_common.queue.heard import Transport  # noqa: PLC0415  senders do without kombu's transport
+
+        return Transport
 
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
         pauses = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
         return super().ensure_connection(*args, **pauses | options)  # type: ignore[no-untyped-call]
-
-
-_heard_at = -inf
-
-
-def last_heard() -> float:
-    """When Redis last answered this process, a worker that waits for messages, with one or with none; by the monotonic
-    clock. It answers each second, but is not asked while every thread is busy."""
-    return _heard_at
-
-
-class _Listening(redis.Channel):
-    def _brpop_read(self, **options: Any) -> Any:
-        global _heard_at  # noqa: PLW0603  one worker a process
-        try:
-            came = super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        except Empty:
-            _heard_at = monotonic()
-            raise
-        _heard_at = monotonic()
-        return came
-
-
-class _Heard(redis.Transport):
-    Channel = _Listening
 
 
 class _Amqp(AMQP):  # type: ignore[misc]  # celery has no types
