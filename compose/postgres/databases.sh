@@ -11,3 +11,7 @@ CREATE DATABASE :"name" OWNER :"name" TEMPLATE template0
 REVOKE CONNECT, TEMPORARY ON DATABASE :"name" FROM PUBLIC;
 EOF
 done
+# One that only measures.
+psql --quiet --set ON_ERROR_STOP=1 --set password="$METRICS_DB_PASSWORD" <<'EOF'
+CREATE ROLE metrics LOGIN PASSWORD :'password' IN ROLE pg_monitor CONNECTION LIMIT 4;
+EOF

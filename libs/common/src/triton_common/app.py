@@ -1,6 +1,7 @@
 """create_app(), the one shape of all services: logging, telemetry, errors, health, metrics, body limit, CORS."""
 
 import asyncio
+import os
 import re
 import signal
 import threading
@@ -15,7 +16,6 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from loguru import logger
 from opentelemetry import trace
-from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
@@ -37,7 +37,7 @@ from triton_common.logging import configure_logging, log_context, log_line
 from triton_common.revocations import Revocation, RevocationFeed
 from triton_common.schemas import DependencyHealth, Health, Problem
 from triton_common.settings import CommonSettings, Environment
-from triton_common.telemetry import HTTP_DURATION, HTTP_REQUESTS, configure_tracing, span_below
+from triton_common.telemetry import HTTP_DURATION, HTTP_REQUESTS, configure_tracing, exposition, span_below
 from triton_common.trail import Trail
 
 Check = Callable[[FastAPI], Awaitable[None]]
@@ -65,6 +65,10 @@ def create_app(
 ) -> FastAPI:
     """A service's app. `uploads` are the paths that take files, and their limit in bytes; `verifier` is for the service
     that issues the tokens itself; `openapi_url` None for the one that has a document of its own there."""
+    if int(os.environ.get("WEB_CONCURRENCY") or 1) > 1 and not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        raise ValueError(
+            "set PROMETHEUS_MULTIPROC_DIR to an empty folder: else /metrics tells of one of WEB_CONCURRENCY processes"
+        )
     configure_logging(settings, service=name)
     configure_tracing(service=name, version=version)
 
@@ -226,7 +230,7 @@ def _operations(*, name: str, version: str, readiness: Sequence[Check]) -> APIRo
     @router.get("/metrics")
     async def metrics() -> Response:
         """Prometheus' text format."""
-        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return Response(exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router
 

@@ -9,11 +9,11 @@ from uuid import UUID
 
 from fastapi import Depends, FastAPI, Request
 from loguru import logger
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, OperationalError
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from sqlalchemy import DateTime, func, text
+from sqlalchemy import DateTime, event, func, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as SqlalchemyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
@@ -24,6 +24,7 @@ from uuid_utils.compat import uuid7
 
 from triton_common.errors import Conflict, Unavailable
 from triton_common.pages import decode_id_cursor, encode_cursor
+from triton_common.telemetry import begin_statement, end_statement, statement_span
 
 NAMING_CONVENTION: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -34,6 +35,7 @@ NAMING_CONVENTION: Final = {
 }
 SQLModel.metadata.naming_convention = NAMING_CONVENTION
 
+POSTGRES: Final = "postgresql"  # as OpenTelemetry calls it
 CONNECT_TIMEOUT: Final = 3  # seconds, as POOL_TIMEOUT: a request waits no longer than that for a dead Postgres
 POOL_TIMEOUT: Final = 3.0
 # A connection whose other end is gone without a word is given up after 10 s, and nobody waits for a lock or holds one
@@ -79,6 +81,32 @@ class Table(SQLModel):
 Record = TypeVar("Record", bound=Table)
 
 
+class _Cursor(AsyncCursor[DictRow]):
+    """Each statement is a span."""
+
+    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Self:
+        with statement_span(POSTGRES, query.decode() if isinstance(query, bytes) else str(query)):
+            return await super().execute(query, *arguments, **options)
+
+
+def _traced(engine: AsyncEngine) -> AsyncEngine:
+    """The same for what sessions do."""
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def begin(_connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: Any) -> None:
+        context.triton_span = begin_statement(POSTGRES, statement)
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def end(_connection: Any, _cursor: Any, _statement: str, _values: Any, context: Any, _many: Any) -> None:
+        end_statement(context.triton_span)
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def fail(failed: Any) -> None:
+        end_statement(getattr(failed.execution_context, "triton_span", None), failed.original_exception)
+
+    return engine
+
+
 class Database:
     """A service's connections: `sessions` for everything ordinary, `pool` (autocommit, rows as dicts) for hot paths."""
 
@@ -107,11 +135,17 @@ class Database:
             timeout=POOL_TIMEOUT,
             reconnect_timeout=30,
             open=False,
-            kwargs={"autocommit": True, "row_factory": dict_row, **_CONNECTION, "options": _HOT},
+            kwargs={
+                "autocommit": True,
+                "row_factory": dict_row,
+                "cursor_factory": _Cursor,
+                **_CONNECTION,
+                "options": _HOT,
+            },
         )
         await pool.open(wait=False)
         try:
-            yield cls(engine, pool)
+            yield cls(_traced(engine), pool)
         finally:
             await pool.close()
             await engine.dispose()

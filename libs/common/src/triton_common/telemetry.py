@@ -1,6 +1,13 @@
-"""Metrics and traces: the HTTP metrics every service has, and W3C trace context in and out."""
+"""Metrics and traces: HTTP metrics, W3C trace context in and out, spans of requests and of statements."""
 
 import os
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
@@ -8,9 +15,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind
-from prometheus_client import Counter, Gauge, Histogram
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 HTTP_REQUESTS = Counter("http_requests_total", "Requests answered", ["service", "method", "route", "status"])
 HTTP_DURATION = Histogram(
@@ -19,13 +27,24 @@ HTTP_DURATION = Histogram(
     ["service", "method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-AUDIT_WAITING = Gauge("triton_audit_events_waiting", "Events on disk that the audit log has not confirmed", ["service"])
-AUDIT_OLDEST = Gauge(
-    "triton_audit_oldest_waiting_age_seconds", "Age of the oldest such event that was sent; 0 without one", ["service"]
+AUDIT_WAITING = Gauge(
+    "triton_audit_events_waiting",
+    "Events on disk that the audit log has not confirmed",
+    ["service"],
+    multiprocess_mode="livesum",
 )
+AUDIT_OLDEST = Gauge(
+    "triton_audit_oldest_waiting_age_seconds",
+    "Age of the oldest such event that was sent; 0 without one",
+    ["service"],
+    multiprocess_mode="livemax",
+)
+
+SAMPLED: Final = 0.05  # of the traces that begin here; costs 2 % of the throughput (docs/benchmarks.md)
 
 tracer = trace.get_tracer("triton")
 _ids = RandomIdGenerator()
+_TOUCHES: Final = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|FROM)\s+([a-z_.]+)")
 
 
 def configure_tracing(*, service: str, version: str) -> None:
@@ -42,22 +61,91 @@ def configure_tracing(*, service: str, version: str) -> None:
         # a tenth of a second of imports that few need
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
-        provider = TracerProvider(resource=resource)
+        # which traces begin is span_below()'s to say: the SDK would take ten times as long to say no
+        provider = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_ON))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     else:
         provider = TracerProvider(resource=resource, sampler=ALWAYS_OFF)
     trace.set_tracer_provider(provider)
 
 
+@lru_cache
+def _share(value: str) -> float:
+    return float(value)
+
+
 def span_below(name: str, *, traceparent: str, kind: SpanKind = SpanKind.SERVER) -> Span:
-    """The span of a request or message being dealt with, below its sender's; to be ended. Where nothing is recorded it
-    has ids alone, which the SDK would take ten times as long to say."""
+    """The span of a request or message being dealt with, below its sender's; to be ended.
+
+    It is recorded when its sender's is; without a sender, in a share of the cases that OTEL_TRACES_SAMPLER_ARG says.
+    Where nothing is recorded it has ids alone.
+    """
     parent = propagate.extract({"traceparent": traceparent}) if traceparent else Context()
-    if getattr(trace.get_tracer_provider(), "sampler", None) is not ALWAYS_OFF:
-        return tracer.start_span(name, context=parent, kind=kind)
     caller = trace.get_current_span(parent).get_span_context()
+    if getattr(trace.get_tracer_provider(), "sampler", None) is not ALWAYS_OFF:
+        share = _share(os.environ.get("OTEL_TRACES_SAMPLER_ARG") or str(SAMPLED))
+        if caller.trace_flags.sampled if caller.is_valid else random.random() < share:  # noqa: S311  no secret
+            return tracer.start_span(name, context=parent, kind=kind)
     trace_id = caller.trace_id if caller.is_valid else _ids.generate_trace_id()
     return NonRecordingSpan(SpanContext(trace_id, _ids.generate_span_id(), is_remote=False))
+
+
+def begin_statement(system: str, statement: str) -> Span | None:
+    """The span of a statement that a database runs for the present request, to be ended; None unless that is recorded.
+
+    The values of a statement are no part of it.
+    """
+    if not trace.get_current_span().is_recording():
+        return None
+    attributes = {"db.system.name": system, "db.query.text": statement[:2000]}
+    return tracer.start_span(_summary(statement), kind=SpanKind.CLIENT, attributes=attributes)
+
+
+def end_statement(span: Span | None, error: BaseException | None = None) -> None:
+    """End what begin_statement began. Of an error its type is kept: its text may quote values."""
+    if span is not None:
+        if error is not None:
+            span.set_status(StatusCode.ERROR, type(error).__name__)
+        span.end()
+
+
+@contextmanager
+def statement_span(system: str, statement: str) -> Iterator[None]:
+    """Both, around a statement."""
+    span = begin_statement(system, statement)
+    try:
+        yield
+    except BaseException as error:
+        end_statement(span, error)
+        raise
+    end_statement(span)
+
+
+@lru_cache(maxsize=500)
+def _summary(statement: str) -> str:
+    """What a statement does to which table first; OpenTelemetry's "query summary"."""
+    found = _TOUCHES.search(statement)
+    verb = "SELECT" if found is None or found[1] == "FROM" else found[1].split()[0]
+    return f"{verb} {found[2]}" if found else statement.split(None, 1)[0]
+
+
+def exposition() -> bytes:
+    """All metrics as Prometheus reads them: this process', or with PROMETHEUS_MULTIPROC_DIR those of all its siblings.
+
+    What a process counted stays when it is gone; what it measured goes with it.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        return generate_latest(REGISTRY)
+    for pid in {int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            with suppress(FileNotFoundError):  # a sibling was asked at the same time
+                mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
 
 
 def outgoing_headers(request_id: str | None) -> dict[str, str]:

@@ -28,12 +28,16 @@ def build(settings: Settings | None = None) -> FastAPI:
             app.state.database = database
             app.state.queue = queue
             app.state.worker_watch = watch = WorkerWatch(queue)
-            sweeping = asyncio.create_task(sweeps.run(database, kept=chosen.runs_kept), name="sweeps")
+            sweeping = [
+                asyncio.create_task(sweeps.run(database, kept=chosen.runs_kept), name="sweeps"),
+                asyncio.create_task(sweeps.count_messages(queue), name="queue length"),
+            ]
             try:
                 yield
             finally:
-                sweeping.cancel()
-                await asyncio.gather(sweeping, return_exceptions=True)
+                for task in sweeping:
+                    task.cancel()
+                await asyncio.gather(*sweeping, return_exceptions=True)
                 await watch.close()
 
     return create_app(

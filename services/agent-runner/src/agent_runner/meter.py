@@ -23,6 +23,7 @@ from triton_common.telemetry import tracer
 CallOutcome = Literal["answered", "cut_off", "failed", "abandoned"]
 
 AGENT_TOKENS: Final = Counter("triton_agent_tokens_total", "Tokens read and written", ["agent", "model", "kind"])
+AGENT_COST: Final = Counter("triton_agent_cost_total", "Money, by AGENT_PRICES", ["agent", "model", "currency"])
 
 
 class CallFailed(Exception):
@@ -121,5 +122,11 @@ class Meter:
         call.outcome = "cut_off" if cut_off else "answered"
         call.input_tokens, call.output_tokens = input_tokens, output_tokens
         call.cost = self.budget.spend(call.model, input_tokens=input_tokens, output_tokens=output_tokens)
-        AGENT_TOKENS.labels(self.agent, call.model, "input").inc(input_tokens)
-        AGENT_TOKENS.labels(self.agent, call.model, "output").inc(output_tokens)
+        count(self.agent, call.model, input_tokens, output_tokens, cost=call.cost or 0, currency=self.budget.currency)
+
+
+def count(agent: str, model: str, input_tokens: int, output_tokens: int, *, cost: Decimal | int, currency: str) -> None:
+    """What was used. Nothing is counted too, so that the first of it is seen to come after nothing."""
+    AGENT_TOKENS.labels(agent, model, "input").inc(input_tokens)
+    AGENT_TOKENS.labels(agent, model, "output").inc(output_tokens)
+    AGENT_COST.labels(agent, model, currency).inc(float(cost))

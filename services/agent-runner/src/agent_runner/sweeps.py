@@ -1,14 +1,24 @@
-"""What the API does each minute: ends runs whose worker is lost, and deletes those kept long enough."""
+"""What the API does by itself: ends runs whose worker is lost, deletes those kept long enough, and counts messages."""
 
 import asyncio
 from datetime import timedelta
 from typing import Final
 
 from loguru import logger
+from prometheus_client import Gauge
 
 from triton_common.db import Database, DatabaseUnavailable, translated_errors
+from triton_common.messages import RunJob
+from triton_common.queue.base import QueueUnavailable, TaskQueue
 
 INTERVAL: Final = 60.0  # seconds
+COUNTING: Final = 5.0
+QUEUE_LENGTH: Final = Gauge(
+    "celery_queue_length",
+    "Messages that wait in a queue for a worker; -1 when the queue cannot be asked",
+    ["queue"],
+    multiprocess_mode="livemostrecent",
+)
 _LOST: Final = """
     UPDATE agent_runs SET status = 'lost', updated_at = clock_timestamp() WHERE status = 'running' AND ends_by < now()
 """
@@ -35,3 +45,14 @@ async def run(database: Database, *, kept: timedelta) -> None:
         except DatabaseUnavailable:
             logger.warning("runs could not be swept")
         await asyncio.sleep(INTERVAL)
+
+
+async def count_messages(queue: TaskQueue) -> None:
+    """For ever, every few seconds: how long the queue is."""
+    while True:
+        try:
+            length = await queue.waiting(RunJob.queue)
+        except QueueUnavailable:
+            length = -1
+        QUEUE_LENGTH.labels(RunJob.queue).set(length)
+        await asyncio.sleep(COUNTING)

@@ -27,7 +27,7 @@ from agent_runner.checking import AgentOutputUngrounded, Grounding
 from agent_runner.conversation import RETRIES, Conversation
 from agent_runner.desk import AgentContext, Desk
 from agent_runner.facts import Facts
-from agent_runner.meter import Meter
+from agent_runner.meter import Meter, count
 from agent_runner.models import OFFLINE
 from agent_runner.records import RunRecord
 from agent_runner.replies import feedback, parse, texts
@@ -214,6 +214,7 @@ class BaseAgentTemplate(ABC, Generic[Output]):
         desk.record(record)
 
     def _compose(self, context: AgentContext) -> tuple[Output, str]:
+        count(self.name, OFFLINE, 0, 0, cost=0, currency=context.desk.budget.currency)
         output = self.compose(context.facts)
         if faults := _ungrounded(output, context.grounding):
             raise AgentOutputUngrounded(faults[0].issue, details=faults)

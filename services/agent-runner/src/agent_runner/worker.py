@@ -12,14 +12,15 @@ from celery import Task, signals
 from kombu.exceptions import OperationalError
 from loguru import logger
 from opentelemetry.trace import SpanKind, use_span
-from prometheus_client import start_http_server
 
 from agent_runner import runs, value_proposition
+from agent_runner.pulse import Pulse
 from agent_runner.runs import Maker, Worker
 from agent_runner.settings import Settings
 from triton_common.logging import configure_logging, log_context
 from triton_common.messages import Ping, RunJob
 from triton_common.queue.celery import celery_app
+from triton_common.queue.heard import last_heard
 from triton_common.telemetry import configure_tracing, span_below
 
 NAME: Final = "agent-runner"
@@ -35,6 +36,7 @@ MAKERS: Final[dict[str, Maker]] = {value_proposition.JOB_TYPE: value_proposition
 """What this worker makes of a job, by the job's type."""
 
 _worker: Worker | None = None
+_pulse: Pulse | None = None
 
 
 @app.task(name=RunJob.name, bind=True)  # type: ignore[untyped-decorator]
@@ -93,8 +95,26 @@ def _start(**_: Any) -> None:
         _worker = Worker.start(settings, makers=MAKERS)
     except ValueError as error:  # Celery would log it and go on without
         raise SystemExit(str(error)) from error
+
+
+@signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def _show(instance: Any, **_: Any) -> None:
+    global _pulse  # noqa: PLW0603  same
+    _pulse = Pulse(threads=instance.concurrency, heard=last_heard)
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr=settings.metrics_host)
+        _pulse.show(settings.metrics_port, host=settings.metrics_host)
+
+
+@signals.task_prerun.connect  # type: ignore[untyped-decorator]
+def _begin(task_id: str, **_: Any) -> None:
+    if _pulse is not None:
+        _pulse.begin(task_id)
+
+
+@signals.task_postrun.connect  # type: ignore[untyped-decorator]
+def _end(task_id: str, task: Task, state: str, **_: Any) -> None:
+    if _pulse is not None:
+        _pulse.end(task_id, task.name, state)
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]

@@ -10,9 +10,16 @@ JOBS_FAILED = Counter("triton_jobs_failed_total", "Jobs that failed for good", [
 JOBS_CANCELLED = Counter("triton_jobs_cancelled_total", "Jobs that were cancelled")
 JOB_DURATION = Histogram("triton_job_duration_seconds", "From a job's first claim to its end", buckets=_SECONDS)
 JOB_QUEUE_WAIT = Histogram("triton_job_queue_wait_seconds", "From when a job is due to its claim", buckets=_SECONDS)
-JOBS_PENDING = Gauge("triton_jobs_pending", "Jobs that wait for a worker, as the last sweep saw them")
+# each process sees the same table
+JOBS_PENDING = Gauge(
+    "triton_jobs_pending",
+    "Jobs that wait for a worker, as the last sweep saw them",
+    multiprocess_mode="livemostrecent",
+)
 OLDEST_PENDING = Gauge(
-    "triton_oldest_pending_job_age_seconds", "Age of the oldest pending job that is due; 0 without one"
+    "triton_oldest_pending_job_age_seconds",
+    "Age of the oldest pending job that is due; 0 without one",
+    multiprocess_mode="livemostrecent",
 )
 WEBHOOK_DELIVERIES = Counter(
     "triton_webhook_deliveries_total", "Attempts at webhooks: delivered, retrying or failed", ["outcome"]

@@ -16,8 +16,9 @@ from psycopg.errors import LockNotAvailable
 from psycopg.rows import DictRow
 from psycopg_pool import PoolTimeout
 
-from triton_common.db import Database, DatabaseUnavailable, translated_errors
+from triton_common.db import POSTGRES, Database, DatabaseUnavailable, translated_errors
 from triton_common.errors import Unprocessable
+from triton_common.telemetry import statement_span
 
 Row = DictRow
 
@@ -122,7 +123,8 @@ class Batch:
         self._waiting.append((values, [answer]))
         if self._running is None:
             self._running = asyncio.create_task(self._run(database), context=Context())  # not with one request's id
-        return await answer
+        with statement_span(POSTGRES, self._statement):
+            return await answer
 
     async def _run(self, database: Database) -> None:
         try:

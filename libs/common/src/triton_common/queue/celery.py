@@ -88,6 +88,15 @@ class _Connection(Connection):
     Celery has no setting for it, and kombu's pauses grow to half a minute, in which Redis would be back and no job run.
     """
 
+    def get_transport_cls(self) -> type:
+        """For Redis, the transport that tells when it was answered."""
+        found: type = super().get_transport_cls()  # type: ignore[no-untyped-call]
+        if getattr(found, "driver_type", "") != "redis":
+            return found
+        from triton_common.queue.heard import Transport  # noqa: PLC0415  senders do without kombu's transport
+
+        return Transport
+
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
         pauses = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
         return super().ensure_connection(*args, **pauses | options)  # type: ignore[no-untyped-call]
