@@ -2,7 +2,8 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-members := "libs/common libs/cli services/auth-service services/jobs-service services/analytics-service services/agent-runner services/console libs/trials"
+# the long ones first, so that both lanes of `just test` end together, and no two with whole stacks side by side
+members := "libs/trials libs/common services/jobs-service libs/cli services/auth-service services/analytics-service services/agent-runner services/console"
 
 # what there is
 default:

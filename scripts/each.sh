@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Runs the tests of every member, two at a time, since they wait as much as they compute; last and alone those that judge
-# how long things take. Ends with a line a member: what passed, what failed, in how many seconds.
+# Runs the tests of every member, two at a time, since they wait as much as they compute. Ends with a line a member: what
+# passed, what failed, in how many seconds.
 #   scripts/each.sh "libs/common services/jobs-service" [pytest arguments]
 set -uo pipefail
 cd "$(dirname "$0")/.."
 members=$1
 shift
-alone=" libs/trials "
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -22,7 +21,6 @@ lane() { # takes the next member that nobody has taken, until there is none
   local member
   trap 'exit 130' INT
   for member in $members; do
-    case "$alone" in *" $member "*) continue ;; esac
     mkdir "$work/${member//\//-}" 2>/dev/null && run "$member" "$@"
   done
 }
@@ -32,9 +30,6 @@ trap 'for lane in $(jobs -p); do kill -INT -- "-$lane"; done; wait; exit 130' IN
 lane "$@" &
 lane "$@" &
 wait
-for member in $members; do
-  case "$alone" in *" $member "*) run "$member" "$@" & wait ;; esac
-done
 printf '\n'
 for member in $members; do cat "$work/${member//\//-}.result"; done
 ! grep -q FAILED "$work"/*.result
