@@ -1,24 +1,19 @@
 """Sessions: a login begins one, its refresh token is replaced at each use; logout, its owner, an admin or the reuse of
 a token ends it, and its access tokens with it."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from loguru import logger
-from prometheus_client import Counter
 from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from auth_service import audit, tokens
 from auth_service.audit import ANONYMOUS, Actor, Origin
 from auth_service.models import RefreshToken, User, UserSession
-from auth_service.passwords import Passwords
 from auth_service.revocations import Revoker
 from auth_service.schemas import SessionPublic, TokenPair
-from auth_service.throttle import Throttle, TooManyAttempts
 from auth_service.tokens import TokenIssuer
 from triton_common.auth import Principal, scopes_of
 from triton_common.db import Database, newest, transaction
@@ -26,15 +21,7 @@ from triton_common.errors import NotFound, Unauthorized
 from triton_common.revocations import Kind
 from triton_common.schemas import Page
 
-LOGIN_ATTEMPTS = Counter("triton_login_attempts_total", "Logins by outcome: succeeded or failed", ["outcome"])
-for _outcome in ("succeeded", "failed"):  # a series that begins at 0 shows its first increase
-    LOGIN_ATTEMPTS.labels(_outcome)
-
 EndReason = Literal["logout", "token_reused", "ended", "ended_by_admin", "deactivated", "password_changed"]
-
-
-class InvalidCredentials(Unauthorized):
-    """The e-mail address or the password is wrong."""
 
 
 class InvalidRefreshToken(Unauthorized):
@@ -47,85 +34,6 @@ class RefreshTokenReused(Unauthorized):
 
 class SessionNotFound(NotFound):
     """There is no such session, or it is over."""
-
-
-async def log_in(
-    database: Database,
-    *,
-    passwords: Passwords,
-    throttle: Throttle,
-    issuer: TokenIssuer,
-    origin: Origin,
-    email: str,
-    password: str,
-) -> TokenPair:
-    """Begin a session. Raises InvalidCredentials: after the same time, with the same words, for an unknown or
-    deactivated user too; TooManyAttempts.
-
-    The password is hashed between two transactions: a queue of logins holds no connections.
-    """
-    async with admitted(database, throttle, email, origin=origin):
-        async with transaction(database) as session:
-            user = (await session.exec(select(User).where(User.email == email))).one_or_none()
-        matches = await passwords.verify(password, password_hash=user.password_hash if user else None)
-        rehashed = None
-        if user and user.password_hash and matches and passwords.is_outdated(user.password_hash):
-            rehashed = await passwords.hash(password)
-        async with transaction(database) as session:
-            pair = await _begin_if(session, user, matches=matches, rehashed=rehashed, issuer=issuer, origin=origin)
-        LOGIN_ATTEMPTS.labels("succeeded" if pair else "failed").inc()
-        if pair is None:  # raised only now: inside, it would roll back what the audit log tells of it
-            raise InvalidCredentials
-        return pair
-
-
-@asynccontextmanager
-async def admitted(database: Database, throttle: Throttle, email: str, *, origin: Origin) -> AsyncIterator[None]:
-    """Around an attempt at the password of this address. Raises TooManyAttempts, which the audit log is told of."""
-    try:
-        async with throttle.attempt(email, address=origin.address):
-            yield
-    except TooManyAttempts as refused:
-        if refused.is_news:
-            async with transaction(database) as session:
-                user = (await session.exec(select(User).where(User.email == email))).one_or_none()
-                audit.record(
-                    session,
-                    "login.throttled",
-                    actor=ANONYMOUS,
-                    origin=origin,
-                    on=("user", str(user.id)) if user else None,
-                    client_id=user.client_id if user else None,
-                    outcome="refused",
-                )
-        raise
-
-
-async def _begin_if(
-    session: AsyncSession,
-    read: User | None,
-    *,
-    matches: bool,
-    rehashed: str | None,
-    issuer: TokenIssuer,
-    origin: Origin,
-) -> TokenPair | None:
-    """The session of the user as read before the hash, unless the password or the account changed meanwhile."""
-    user = await session.get(User, read.id, with_for_update=True) if read and matches else None
-    if user is None or read is None or user.password_hash != read.password_hash or user.deactivated_at is not None:
-        audit.record(
-            session,
-            "login.failed",
-            actor=ANONYMOUS,
-            origin=origin,
-            on=("user", str(read.id)) if read else None,
-            client_id=read.client_id if read else None,
-            outcome="refused",
-        )
-        return None
-    if rehashed:
-        user.password_hash = rehashed
-    return await begin(session, user, issuer=issuer, method="password", origin=origin)
 
 
 async def begin(

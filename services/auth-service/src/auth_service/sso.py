@@ -7,38 +7,31 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final
 from urllib.parse import urlencode, urlsplit
-from uuid import UUID
 
 from loguru import logger
-from sqlmodel import col, delete, func, select
+from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from auth_service import audit, sessions, users
-from auth_service.audit import ANONYMOUS, SYSTEM, Actor, Origin
-from auth_service.models import SsoIdentity, SsoLogin, User
+from auth_service import audit, logins, sessions
+from auth_service.audit import ANONYMOUS, Origin
+from auth_service.models import SsoLogin, User
 from auth_service.oidc import Identity, Provider, ProviderAnswerInvalid, SsoProviderUnavailable
 from auth_service.revocations import Revoker
-from auth_service.schemas import Role, TokenPair, normalised_email
+from auth_service.schemas import TokenPair
 from auth_service.settings import Settings
+from auth_service.sso_users import Admission, SsoRefused
 from auth_service.throttle import Throttle, TooManyAttempts
 from auth_service.tokens import TokenIssuer
-from auth_service.users import LastAdmin
-from triton_common.auth import Principal
 from triton_common.db import Database, transaction
 from triton_common.errors import BadRequest, NotFound, Unauthorized, Unprocessable
 from triton_common.settings import Environment
 
 ATTEMPT: Final = timedelta(minutes=10)  # to log in at the provider
 EXCHANGE: Final = timedelta(seconds=60)  # until the app has exchanged its code
-LINKING: Final = 0x73736F  # "sso": a lock. Two first logins of one person make one user
-
-Code = Literal["sso_denied", "sso_refused", "sso_provider_invalid", "sso_provider_unavailable"]
-"""What the app is told of a login that failed. Why, the audit log says."""
 
 
 class SsoNotConfigured(NotFound):
@@ -61,34 +54,14 @@ class InvalidSsoCode(Unauthorized):
     """The code is unknown, was used, or is older than a minute."""
 
 
-class _Refused(Exception):
-    """A login that goes back to the app without a code. `reason` is a constant, for the audit log."""
-
-    def __init__(self, code: Code, reason: str, *, user_id: UUID | None = None) -> None:
-        self.code: Code = code
-        self.reason = reason
-        self.user_id = user_id
-        super().__init__(reason)
-
-
 @dataclass(frozen=True)
 class SingleSignOn:
-    """The provider, and who may come from it as what."""
+    """The provider, who may come from it as what, and where to."""
 
     provider: Provider
+    admission: Admission
     https_only: bool
     return_origins: frozenset[str]
-    allowed_domains: frozenset[str]
-    verified_claim: str
-    role_claim: str | None
-    role_map: Mapping[str, Role]
-    default_role: Role | None
-
-    @property
-    def wanted(self) -> frozenset[str]:
-        """The claims that decide."""
-        role = {self.role_claim} if self.role_claim else set()
-        return frozenset({"email", self.verified_claim} | role)
 
 
 @dataclass(frozen=True)
@@ -125,13 +98,15 @@ def configured(settings: Settings) -> SingleSignOn | None:
             patience=settings.sso_timeout.total_seconds(),
             https_only=https_only,
         ),
+        admission=Admission(
+            allowed_domains=frozenset(settings.sso_allowed_domains),
+            verified_claim=settings.sso_verified_claim,
+            role_claim=settings.sso_role_claim,
+            role_map=settings.sso_role_map,
+            default_role=settings.sso_default_role,
+        ),
         https_only=https_only,
         return_origins=frozenset(settings.sso_return_origins),
-        allowed_domains=frozenset(settings.sso_allowed_domains),
-        verified_claim=settings.sso_verified_claim,
-        role_claim=settings.sso_role_claim,
-        role_map=settings.sso_role_map,
-        default_role=settings.sso_default_role,
     )
 
 
@@ -189,11 +164,11 @@ async def finish(
         identity = await _identity(sso, login, answer)
         code = secrets.token_urlsafe(32)
         async with transaction(database) as session:
-            user = await _admitted(session, sso, identity, revoker=revoker, origin=origin)
+            user = await sso.admission.admit(session, identity, revoker=revoker, origin=origin)
             row = await session.get_one(SsoLogin, login.id)
             row.exchange_hash, row.user_id, row.expires_at = _hash(code), user.id, datetime.now(UTC) + EXCHANGE
-    except _Refused as refused:
-        sessions.LOGIN_ATTEMPTS.labels("failed").inc()
+    except SsoRefused as refused:
+        logins.ATTEMPTS.labels("failed").inc()
         async with transaction(database) as session:
             audit.record(
                 session,
@@ -214,24 +189,10 @@ async def exchange(database: Database, *, issuer: TokenIssuer, origin: Origin, c
     """The tokens of a new session, for a code that is good once. Raises InvalidSsoCode."""
     async with transaction(database) as session:
         pair = await _exchanged(session, issuer=issuer, origin=origin, code=code)
-    sessions.LOGIN_ATTEMPTS.labels("succeeded" if pair else "failed").inc()
+    logins.ATTEMPTS.labels("succeeded" if pair else "failed").inc()
     if pair is None:  # raised only now: inside, it would bring back the code
         raise InvalidSsoCode
     return pair
-
-
-async def unlink(session: AsyncSession, *, by: Principal, origin: Origin, user_id: UUID) -> None:
-    """Forget who a user is at the provider: the next login links anew, by e-mail. Raises UserNotFound."""
-    user = await users.get(session, by=by, user_id=user_id, change=True)
-    await session.exec(delete(SsoIdentity).where(col(SsoIdentity.user_id) == user.id))
-    audit.record(
-        session,
-        "user.sso_unlinked",
-        actor=Actor.of(by),
-        origin=origin,
-        on=("user", str(user.id)),
-        client_id=user.client_id,
-    )
 
 
 async def forget_expired(session: AsyncSession) -> None:
@@ -257,76 +218,17 @@ async def _identity(sso: SingleSignOn, login: SsoLogin, answer: ProviderAnswer) 
     try:
         await sso.provider.check_issuer(answer.iss)
         if answer.error == "access_denied":
-            raise _Refused("sso_denied", "denied at the provider")
+            raise SsoRefused("sso_denied", "denied at the provider")
         if answer.error or not answer.code:
-            raise _Refused("sso_provider_invalid", "the provider answered with an error")
+            raise SsoRefused("sso_provider_invalid", "the provider answered with an error")
         return await sso.provider.identify(
-            code=answer.code, code_verifier=login.code_verifier, nonce=login.nonce, wanted=sso.wanted
+            code=answer.code, code_verifier=login.code_verifier, nonce=login.nonce, wanted=sso.admission.wanted
         )
     except ProviderAnswerInvalid as error:
         logger.bind(reason=str(error)).warning("what the identity provider says of a login is not believed")
-        raise _Refused("sso_provider_invalid", str(error)) from None
+        raise SsoRefused("sso_provider_invalid", str(error)) from None
     except SsoProviderUnavailable:
-        raise _Refused("sso_provider_unavailable", "the provider did not answer as it should") from None
-
-
-async def _admitted(
-    session: AsyncSession, sso: SingleSignOn, identity: Identity, *, revoker: Revoker, origin: Origin
-) -> User:
-    """The user who this is: the one linked before, else the one with the verified e-mail address, else a new one."""
-    await session.exec(select(func.pg_advisory_xact_lock(LINKING)))
-    role = _role(sso, identity.claims)
-    known = select(SsoIdentity).where(SsoIdentity.issuer == identity.issuer, SsoIdentity.subject == identity.subject)
-    link = (await session.exec(known)).one_or_none()
-    if link is None:
-        link = await _linked(session, identity, email=_verified_email(sso, identity.claims), role=role, origin=origin)
-    link.last_used_at = datetime.now(UTC)
-    user = await session.get_one(User, link.user_id)
-    if user.deactivated_at is not None:
-        raise _Refused("sso_refused", "deactivated", user_id=user.id)
-    # of those who have a password, admins here decide
-    if sso.role_claim and user.password_hash is None and role != user.role:
-        if role is None:
-            raise _Refused("sso_refused", "no role", user_id=user.id)
-        try:
-            await users.give_role(session, revoker=revoker, origin=origin, user_id=user.id, role=role)
-        except LastAdmin:
-            logger.bind(user_id=str(user.id)).warning("the last admin stays one, whatever the identity provider says")
-    return user
-
-
-async def _linked(
-    session: AsyncSession, identity: Identity, *, email: str, role: Role | None, origin: Origin
-) -> SsoIdentity:
-    user = (await session.exec(select(User).where(User.email == email))).one_or_none()
-    if user is None:
-        if role is None:
-            raise _Refused("sso_refused", "no role")
-        user = User(email=email, role=role)
-        session.add(user)
-        await session.flush()
-        audit.record(
-            session, "user.created", actor=SYSTEM, origin=origin, on=("user", str(user.id)), role=role, method="sso"
-        )
-    elif user.deactivated_at is not None:
-        raise _Refused("sso_refused", "deactivated", user_id=user.id)
-    else:
-        # an address that somebody left and somebody else has got must not open the account of the first
-        others = (SsoIdentity.user_id == user.id, SsoIdentity.issuer == identity.issuer)
-        if (await session.exec(select(SsoIdentity.id).where(*others).limit(1))).first() is not None:
-            raise _Refused("sso_refused", "linked to another subject", user_id=user.id)
-    link = SsoIdentity(user_id=user.id, issuer=identity.issuer, subject=identity.subject, email=email)
-    session.add(link)
-    audit.record(
-        session,
-        "user.sso_linked",
-        actor=SYSTEM,
-        origin=origin,
-        on=("user", str(user.id)),
-        client_id=user.client_id,
-        issuer=identity.issuer,
-    )
-    return link
+        raise SsoRefused("sso_provider_unavailable", "the provider did not answer as it should") from None
 
 
 async def _exchanged(session: AsyncSession, *, issuer: TokenIssuer, origin: Origin, code: str) -> TokenPair | None:
@@ -349,32 +251,6 @@ async def _exchanged(session: AsyncSession, *, issuer: TokenIssuer, origin: Orig
         )
         return None
     return await sessions.begin(session, user, issuer=issuer, method="sso", origin=origin)
-
-
-def _verified_email(sso: SingleSignOn, claims: Mapping[str, Any]) -> str:
-    # "true" and 1 are how AWS Cognito and Microsoft Entra spell it
-    if claims.get(sso.verified_claim) not in (True, "true", "1"):
-        raise _Refused("sso_refused", "the e-mail address is not verified")
-    try:
-        email = normalised_email(claims["email"])
-    except (KeyError, ValueError, AttributeError, TypeError):
-        raise _Refused("sso_refused", "there is no e-mail address") from None
-    if email.rpartition("@")[2] not in sso.allowed_domains:
-        raise _Refused("sso_refused", "the e-mail address is of another domain")
-    return email
-
-
-def _role(sso: SingleSignOn, claims: Mapping[str, Any]) -> Role | None:
-    """The highest role that the claim stands for, or the default."""
-    value: Any = claims.get(sso.role_claim) if sso.role_claim else None
-    if value is None and sso.role_claim:  # a path: realm_access.roles
-        value = claims
-        for name in sso.role_claim.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-    named = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    found = {sso.role_map[name] for name in named if isinstance(name, str) and name in sso.role_map}
-    highest: tuple[Role, ...] = ("admin", "editor", "viewer")
-    return next((role for role in highest if role in found), sso.default_role)
 
 
 def _may_return(url: str, origins: frozenset[str]) -> bool:

@@ -9,7 +9,7 @@ from pydantic import SecretStr, ValidationError
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from auth_service import audit, sessions
+from auth_service import audit, logins, sessions
 from auth_service.audit import SYSTEM, Actor, Origin
 from auth_service.models import User
 from auth_service.passwords import Passwords, PasswordTooCommon, check_strength
@@ -184,7 +184,7 @@ async def change_password(
     if user is None or user.password_hash is None:
         raise WrongPassword("This account has no password: it logs in by single sign-on.")
     check_strength(new, email=user.email)
-    async with sessions.admitted(database, throttle, user.email, origin=origin):
+    async with logins.admitted(database, throttle, user.email, origin=origin):
         if not await passwords.verify(current, password_hash=user.password_hash):
             async with transaction(database) as session:
                 _record(session, "user.password_changed", by=by, origin=origin, user=user, outcome="refused")

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, status
 
-from auth_service import sessions, users
+from auth_service import logins, sessions, users
+from auth_service.logins import InvalidCredentials
 from auth_service.models import User
 from auth_service.passwords import PasswordHashingBusy, PasswordTooCommon
 from auth_service.routes.state import (
@@ -22,7 +23,6 @@ from auth_service.routes.state import (
 )
 from auth_service.schemas import LoginRequest, Me, PageQuery, PasswordChange, RefreshRequest, SessionPublic, TokenPair
 from auth_service.sessions import (
-    InvalidCredentials,
     InvalidRefreshToken,
     RefreshTokenReused,
     SessionNotFound,
@@ -55,7 +55,7 @@ async def log_in(  # noqa: PLR0917  FastAPI calls it by name
 
     After ten wrong logins of an account each further one has to wait, longer each time: 429 with `Retry-After`.
     """
-    return await sessions.log_in(
+    return await logins.log_in(
         database,
         passwords=passwords,
         throttle=throttle,

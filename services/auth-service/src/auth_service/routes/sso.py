@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, status
 from fastapi.responses import RedirectResponse
 
-from auth_service import sso
+from auth_service import sso, sso_users
 from auth_service.oidc import SsoProviderUnavailable
 from auth_service.routes.state import (
     ADMIN_ERRORS,
@@ -143,7 +143,7 @@ async def exchange_sso_code(
 async def unlink_sso(user_id: UUID, principal: UsersAdmin, session: SessionDep, origin: OriginDep) -> None:
     """Forget who the user is at the identity provider: for one who got another account there. Their next login links
     it by its e-mail address."""
-    await sso.unlink(session, by=principal, origin=origin, user_id=user_id)
+    await sso_users.unlink(session, by=principal, origin=origin, user_id=user_id)
 
 
 def _cookie(state: str, sign_on: SingleSignOn) -> str:
