@@ -17,6 +17,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from loguru import logger
 
+from analytics_service.answers import Answers
 from analytics_service.lanes import ClickhouseUnavailable, Lane
 from triton_common.errors import Unavailable, Unprocessable
 
@@ -188,6 +189,7 @@ class ClickHouse:
         self._readers = readers
         self._writer = writer
         self._health = health
+        self.answers = Answers()
 
     @classmethod
     @asynccontextmanager
