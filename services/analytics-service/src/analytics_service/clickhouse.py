@@ -18,6 +18,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from loguru import logger
 from prometheus_client import Histogram
 
+from analytics_service.answers import Answers
 from analytics_service.lanes import ClickhouseUnavailable, Lane
 from triton_common.errors import Unavailable, Unprocessable
 from triton_common.telemetry import statement_span
@@ -199,6 +200,7 @@ class ClickHouse:
         self._readers = readers
         self._writer = writer
         self._health = health
+        self.answers = Answers()
 
     @classmethod
     @asynccontextmanager

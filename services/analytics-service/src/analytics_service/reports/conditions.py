@@ -20,7 +20,7 @@ _RECENT: Final = f"""(
                    sumIf(cost, recent) AS total_paid,
                    {", ".join(f"sumIf(cost, category = '{name}' AND recent) AS {name}_paid" for name in CATEGORIES)}
             FROM (SELECT member_id, month, category, paid + member_paid AS cost,
-                         (SELECT max(last_month) FROM members) + 1 - {{last_months:UInt32}} AS oldest,
+                         (SELECT max(month) FROM events) + 1 - {{last_months:UInt32}} AS oldest,
                          month >= oldest AS recent
                   FROM events)
             GROUP BY member_id, oldest HAVING last_month >= oldest)"""

@@ -30,7 +30,7 @@ async def summary(clickhouse: ClickHouse, scope: Scope) -> SummaryReport:
                {BY_CATEGORY},
                sum(members.plan_paid) AS plan_paid, sum(members.own_paid) AS member_paid,
                sum(members.claims) AS claims, sum(members.encounters) AS encounters, sum(members.fills) AS fills,
-               pharmacy_in_claims
+               {{pharmacy_in_claims:UInt8}} AS pharmacy_in_claims
         FROM members""",
     )
     total = row["plan_paid"] + row["member_paid"]
@@ -64,8 +64,8 @@ async def cost_trend(clickhouse: ClickHouse, scope: Scope) -> CostTrendReport:
         """
         SELECT month, sum(paid) AS total_paid, sum(started) AS started, sum(ended) AS ended
         FROM (SELECT month, paid + member_paid AS paid, 0 AS started, 0 AS ended FROM events
-              UNION ALL SELECT first_month, toDecimal64(0, 2), 1, 0 FROM members
-              UNION ALL SELECT last_month, toDecimal64(0, 2), 0, 1 FROM members)
+              UNION ALL SELECT edge.1, toDecimal64(0, 2), edge.2, edge.3
+              FROM members ARRAY JOIN [(first_month, 1, 0), (last_month, 0, 1)] AS edge)
         GROUP BY month ORDER BY month""",
     )
     by_month = {row["month"]: row for row in rows}
