@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cache
+from itertools import count
 from time import perf_counter
 from types import FrameType
 from typing import Any, Final
@@ -47,6 +48,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 CHECK_TIMEOUT: Final = 2.0  # seconds; a hung dependency must not hang the answer
 LONG_WAIT: Final = 60.0  # seconds of an event for the audit log: it was sent twice by then
+LET_GO: Final = 200  # answers; one in so many closes its connection, and the caller's next one may reach another replica
 REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._-]{8,64}$")
 
 
@@ -265,6 +267,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, *, service: str) -> None:
         self.app = app
+        self._answers = count(1)
         # finding a metric's child by its labels costs more than counting
         self._requests = cache(lambda method, route, status: HTTP_REQUESTS.labels(service, method, route, str(status)))
         self._duration = cache(lambda method, route: HTTP_DURATION.labels(service, method, route))
@@ -288,7 +291,9 @@ class RequestMiddleware:
                 status = message["status"]
                 given = message.get("headers", ())
                 streams = any(name == b"content-type" and b"event-stream" in value for name, value in given)
-                message["headers"] = [*given, (b"x-request-id", request_id.encode())]
+                message["headers"] = told = [*given, (b"x-request-id", request_id.encode())]
+                if next(self._answers) % LET_GO == 0:
+                    told.append((b"connection", b"close"))
             await send(message)
 
         method, path = scope["method"], scope["path"]

@@ -44,7 +44,8 @@ SAMPLED: Final = 0.05  # of the traces that begin here; costs 2 % of the through
 
 tracer = trace.get_tracer("triton")
 _ids = RandomIdGenerator()
-_TOUCHES: Final = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|FROM)\s+([a-z_.]+)")
+_WRITES: Final = re.compile(r"\b(INSERT INTO|(?<!FOR )(?<!DO )UPDATE|DELETE FROM)\s+(?:ONLY )?([a-z_.]+)")
+_READS: Final = re.compile(r"\b(FROM)\s+([a-z_.]+)")
 
 
 def configure_tracing(*, service: str, version: str) -> None:
@@ -123,10 +124,12 @@ def statement_span(system: str, statement: str) -> Iterator[None]:
 
 @lru_cache(maxsize=500)
 def _summary(statement: str) -> str:
-    """What a statement does to which table first; OpenTelemetry's "query summary"."""
-    found = _TOUCHES.search(statement)
-    verb = "SELECT" if found is None or found[1] == "FROM" else found[1].split()[0]
-    return f"{verb} {found[2]}" if found else statement.split(None, 1)[0]
+    """What a statement does and to which table, its first write before its first read; OpenTelemetry's query summary."""
+    found = _WRITES.search(statement) or _READS.search(statement)
+    if found is None:
+        return statement.split(None, 1)[0]
+    verb = "SELECT" if found[1] == "FROM" else found[1].split()[0]
+    return f"{verb} {found[2]}"
 
 
 def exposition() -> bytes:
