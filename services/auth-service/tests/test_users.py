@@ -95,6 +95,18 @@ async def test_a_bad_field_is_named(http, as_user, change, field):
     assert [detail["field"] for detail in answer.json()["details"]] == [field]
 
 
+@pytest.mark.parametrize(
+    ("password", "issue"),
+    [
+        ("eleven char", "Value should have at least 12 characters, not 11"),
+        ("x" * 129, "Value should have at most 128 characters, not 129"),
+    ],
+)
+async def test_the_length_of_a_secret_is_told_in_characters(http, as_user, password, issue):
+    answer = await http.post("/users", json=NEW | {"password": password}, headers=as_user())
+    assert [detail["issue"] for detail in answer.json()["details"]] == [issue]
+
+
 async def test_all_or_nothing_is_known_of_an_unknown_user(http, as_user):
     answer = await http.get(f"/users/{uuid7()}", headers=as_user())
     assert answer.status_code == 404

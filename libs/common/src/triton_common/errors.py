@@ -240,8 +240,11 @@ def _says_json(request: Request) -> bool:
 
 def _issue(error: Mapping[str, Any]) -> str:
     """What is wrong, in the words of JSON where pydantic has those of Python."""
-    return _IN_JSON.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+    said = _IN_JSON.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+    return _OF_A_SECRET.sub(" characters", said) if said.startswith("Value should have") else said
 
+
+_OF_A_SECRET: Final = re.compile(" items? after validation")  # its text is none to pydantic
 
 _IN_JSON: Final = {
     "model_attributes_type": "Input should be an object",
