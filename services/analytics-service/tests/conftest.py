@@ -114,24 +114,28 @@ def jobs_url(jobs_service: JobsService, serving: Callable[[FastAPI], AbstractCon
 
 
 @pytest.fixture(scope="session", params=["embedded", "server"])
-def clickhouse_url(request: pytest.FixtureRequest, database_folder: Path) -> Iterator[str]:
+def engine_kind(request: pytest.FixtureRequest) -> str:
     """The engine inside this process, and one behind HTTP: every test of the service runs on both."""
-    folder = database_folder / request.param
-    folder.mkdir()
-    if request.param == "embedded":
-        yield f"chdb://{folder}/db"
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def clickhouse_folder(engine_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the engine keeps its files, in `db`."""
+    return tmp_path_factory.mktemp(engine_kind)
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(engine_kind: str, clickhouse_folder: Path) -> Iterator[str]:
+    """Where the engine is."""
+    if engine_kind == "embedded":
+        yield f"chdb://{clickhouse_folder}/db"
         return
-    command = [sys.executable, str(Path(__file__).with_name("clickhouse_server.py")), str(folder)]
+    command = [sys.executable, str(Path(__file__).with_name("clickhouse_server.py")), str(clickhouse_folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         server.communicate(timeout=30)
-
-
-@pytest.fixture(scope="session")
-def database_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the engines keep their files."""
-    return tmp_path_factory.mktemp("clickhouse")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from conftest import NewProspect, Prospect
 from extracts import csv_of, population
 
-from analytics_service.datasets import SYSTEMS
+from analytics_service.codes import SYSTEMS
 
 CLAIMS = "member_id,claim_id,service_date,claim_type,paid,member_paid"
 GOOD = "M-1,C-1,2024-01-31,inpatient,100.10,5"

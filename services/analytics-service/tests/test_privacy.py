@@ -49,8 +49,8 @@ class Places:
 
 
 @pytest.fixture
-def places(app, settings, database_folder, log_lines, capfd) -> Places:
-    return Places(app, [database_folder, settings.spool_dir], log_lines, capfd)
+def places(app, settings, clickhouse_folder, log_lines, capfd) -> Places:
+    return Places(app, [clickhouse_folder, settings.spool_dir], log_lines, capfd)
 
 
 async def test_an_export_of_synthea(app, places: Places, prospect: Prospect):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -37,10 +38,12 @@ LIMITS: Final[Mapping[str, int]] = {
     "max_threads": 4,
 }
 """What a query of a reader may take, beside its time."""
+BLOCK: Final = 65_536  # rows of a part as it is written
+MOST_PARTS: Final = 2_500  # of a partition; the engine takes 3,000
 WRITING: Final = {
     "async_insert": 0,  # rows are there when the statement has answered
-    "min_insert_block_size_rows": 131_072,  # an eighth of the default: so much less memory
-    "min_insert_block_size_bytes": 32 << 20,
+    "min_insert_block_size_rows": BLOCK,  # a sixteenth of the default: so much less memory
+    "min_insert_block_size_bytes": 16 << 20,
     "max_insert_threads": 2,  # sorting and packing a block takes as long as reading it
 }
 # On a cluster: a join or an IN sees all of the other table, and an INSERT answers when every shard has its rows
@@ -57,6 +60,7 @@ REFUSED: Final = re.compile(
     "NOT_IMPLEMENTED|TYPE_MISMATCH|TOO_LARGE_.*|.*DECOMPRESS.*|FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"
 )
 READING: Final = {
+    "storage_file_read_method": "pread",  # not mapped: a file's pages would count as ours, and cost more
     "input_format_csv_skip_first_lines": 1,
     "input_format_csv_empty_as_default": 0,  # an empty field is an empty string, and no missing field
     "input_format_defaults_for_omitted_fields": 1,
@@ -67,8 +71,9 @@ READING: Final = {
     "input_format_json_read_objects_as_strings": 1,
     "input_format_parquet_allow_missing_columns": 1,
     "input_format_parquet_memory_low_watermark": 1 << 20,
-    "input_format_parquet_memory_high_watermark": 64 << 20,
+    "input_format_parquet_memory_high_watermark": 16 << 20,
     "input_format_max_block_size_bytes": 16 << 20,
+    "max_block_size": 16_384,  # as many as a piece of CSV has
     "min_chunk_bytes_for_parallel_parsing": 2 << 20,
 }
 FORMATS: Final = {"csv": "CSV", "ndjson": "JSONEachRow", "parquet": "Parquet"}
@@ -78,6 +83,9 @@ QUERY_SECONDS: Final = Histogram(
     ["kind"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+
+# How long the embedded engine's allocator keeps what was freed. Its own five seconds of a load are 200 MB.
+ALLOCATOR: Final = ("JE_MALLOC_CONF", "dirty_decay_ms:200,muzzy_decay_ms:0")
 
 # The driver's own messages quote SQL and rows: what is worth logging, this file logs itself.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
@@ -137,6 +145,19 @@ class Engine:
         """Take a partition from the disk, of a cluster on every node."""
         where = f"{table}_local ON CLUSTER {self._cluster}" if self._cluster else table
         self.command(f"ALTER TABLE {where} DROP PARTITION {{id:UUID}}", {"id": partition})
+
+    @contextmanager
+    def merging_later(self, table: str, *, rows: int) -> Iterator[None]:
+        """Parts of a table stay as they are written meanwhile, unless `rows` would make too many: merging what is still
+        being written costs as much again, and memory. For the embedded engine: who else writes would be held up too."""
+        if rows > MOST_PARTS * BLOCK:
+            yield
+            return
+        self.command(f"SYSTEM STOP MERGES {table}")
+        try:
+            yield
+        finally:
+            self.command(f"SYSTEM START MERGES {table}")
 
     def load(self, sql: str, parameters: Mapping[str, Any]) -> None:
         """Run an INSERT … SELECT over a file or a staging table. Raises RowsRefused."""
@@ -271,7 +292,9 @@ def _open(
 def _client(url: str, *, database: str = DATABASE, settings: Mapping[str, Any] | None = None) -> Client:
     scheme = urlsplit(url).scheme
     options: dict[str, Any] = {}
-    if scheme != "chdb":
+    if scheme == "chdb":
+        os.environ.setdefault(*ALLOCATOR)  # read once, when the driver loads the engine
+    else:
         most = (settings or {}).get("max_execution_time", WRITE_TIMEOUT)
         options = {
             "connect_timeout": CONNECT_TIMEOUT,

@@ -20,7 +20,8 @@ from pydantic import SecretStr
 from analytics_service import batches, staging
 from analytics_service.batches import Batch
 from analytics_service.clickhouse import Engine, RowsRefused
-from analytics_service.datasets import COLUMNS, HASHED_KINDS, ISSUES, Dataset
+from analytics_service.columns import ISSUES
+from analytics_service.datasets import COLUMNS, HASHED_KINDS, Dataset
 from analytics_service.inputs import EmptyFile, Input, content_digest, inputs_of, lines_of
 from analytics_service.loads import BatchIdTaken, Load
 from analytics_service.mappings import OWN, Rows, Source, own, source
@@ -132,9 +133,11 @@ def _loaded_in_place(
     """
     if not engine.reads_files or any(rows.lookups for rows in mapping.rows_of(batch.dataset)):
         return None
+    most = sum(given.most_rows for given in inputs) * len(mapping.rows_of(batch.dataset))
     try:
-        for given in inputs:
-            _insert(engine, batch, mapping, {given.name: staging.in_place(given)}, keys=keys, strict=True)
+        with engine.merging_later(batch.dataset, rows=most):
+            for given in inputs:
+                _insert(engine, batch, mapping, {given.name: staging.in_place(given)}, keys=keys, strict=True)
     except RowsRefused:
         batches.drop_rows(engine, batch)
         return None

@@ -20,6 +20,7 @@ from triton_common.schemas import ProblemDetail
 
 MAX_HEADER: Final = 1 << 20  # bytes; a thousand columns with room to spare
 MAX_COLUMNS: Final = 1_000
+ROW: Final = 16  # bytes, fewer than what any dataset needs of a row
 LOOKED_AT: Final = 100  # rows of NDJSON, whose keys are its header
 
 
@@ -60,6 +61,11 @@ class Input:
     header: Sequence[str]
     kept: frozenset[str]
     lists: frozenset[str] = frozenset()
+
+    @property
+    def most_rows(self) -> int:
+        """It has no more."""
+        return parquet.footer(self.uploaded.path).rows if self.uploaded.kind == "parquet" else self.uploaded.size // ROW
 
     def place(self, line: int, column: str = "") -> str:
         """`line 12, column paid`; with the file's name before it where there are several. Parquet has no lines."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from analytics_service.datasets import COLUMNS, MOST, Column, Dataset, problem_codes
-from analytics_service.mappings import (
+from analytics_service.columns import MOST, Column, problem_codes, refused
+from analytics_service.datasets import COLUMNS, Dataset
+from analytics_service.mappings import Rows
+from analytics_service.texts import (
     ANY_VALUE,
     Days,
     From,
@@ -16,7 +18,6 @@ from analytics_service.mappings import (
     Lookup,
     Minus,
     Plus,
-    Rows,
     Text,
     Value,
     Ymd,
@@ -67,11 +68,11 @@ def select(rows: Rows, dataset: Dataset, sql: Sql) -> str:
     texts = _texts(rows, dataset, sql)
     columns = COLUMNS[dataset]
     values = [f"{column.value(f't_{column.name}')} AS v_{column.name}" for column in columns]
-    conditions = [condition for _, _, condition in problems_of(dataset)]
-    numbered = ", ".join(f"if({condition}, {n}, 0)" for n, condition in enumerate(conditions, start=1))
+    numbered = ", ".join(f"if({condition}, {n}, 0)" for n, (*_, condition) in enumerate(problems_of(dataset), start=1))
+    bad = " OR ".join(f"({refused(column, f't_{column.name}')})" for column in columns)
     return (
         f"SELECT row, {', '.join(values)}, "
-        f"{' OR '.join(f'({condition})' for condition in conditions)} AS bad, "
+        f"{bad} AS bad, "
         f"arrayFilter(n -> n > 0, [{numbered}]) AS problems FROM ({texts})"
     )
 
