@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_cli import account, agents, auditing, environment, jobs, machines, people
+from triton_cli import account, agents, auditing, backup, environment, jobs, machines, people
 from triton_cli.command import (
     DEFAULT_STATE,
     JsonOption,
@@ -58,6 +58,7 @@ PortOption = Annotated[
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(agents.app, name="agents")
 app.add_typer(environment.app, name="secrets")
+app.add_typer(backup.app, name="backup")
 app.command(rich_help_panel=ACCOUNTS)(account.login)
 app.command(rich_help_panel=ACCOUNTS)(account.logout)
 app.command(rich_help_panel=ACCOUNTS)(account.whoami)
