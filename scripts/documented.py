@@ -1,4 +1,5 @@
-"""Compares docs/ERRORS.md with the error classes of all members, and .env.example with their settings, both ways.
+"""Compares docs/ERRORS.md with the error classes of all members, and .env.example and compose with their settings, both
+ways.
 
 Each member's tests see its own classes alone; here, in the environment of the whole workspace, all are there.
 """
@@ -13,14 +14,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
 from triton_common.errors import error_classes
 from triton_common.settings import CommonSettings
 
 PACKAGES = ("triton_common", "auth_service", "jobs_service", "analytics_service", "agent_runner", "console")
-# for other programs than ours: the gateway, compose and the clients take them from the same file
-FOREIGN = re.compile(r"^(AWS_|OTEL_|TRITON_CONSOLE_URL$|TRITON_ANSWER_TIMEOUT$)")
+COMPOSE = Path("compose/docker-compose.yml")
+# for other programs than ours: Python, its servers and the clients take them from the same file, or from compose alone
+FOREIGN = re.compile(
+    r"^(AWS_|OTEL_|UVICORN_|CELERY_|TRITON_CONSOLE_URL$|TRITON_ANSWER_TIMEOUT$|FORWARDED_ALLOW_IPS$|WEB_CONCURRENCY$"
+    r"|PROMETHEUS_MULTIPROC_DIR$)"
+)
+OF_WORKERS = re.compile(r"^AGENT_METRICS_")  # a web process shows its metrics on its own port
+ASSIGNMENT = re.compile(r"^#? ?([A-Z][A-Z0-9_]+)=")
 
 
 def import_all(package: str) -> None:
@@ -60,19 +68,64 @@ def errors() -> list[str]:
 
 
 def variables() -> list[str]:
-    """What .env.example lacks or has too much."""
-    named = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", Path(".env.example").read_text(), re.MULTILINE))
-    real = {
-        name
-        for cls in subclasses(CommonSettings)
-        for field, info in cls.model_fields.items()
-        for name in _within(cls.variable_of(field), info.annotation)
-    }
+    """What .env.example lacks, has too much or does not explain."""
+    explained = dict(_explained(Path(".env.example").read_text()))
+    real = {name for cls in subclasses(CommonSettings) for name in _variables(cls)}
+    known = real | _asked_by_compose()
     return [
         *(f".env.example does not suit {cls.__module__}: {error}" for cls, error in _refusals()),
-        *(f".env.example lacks {name}" for name in sorted(real - named)),
-        *(f".env.example has {name}, which nothing reads" for name in sorted(named - real) if not FOREIGN.match(name)),
+        *(f".env.example lacks {name}" for name in sorted(known - explained.keys())),
+        *(
+            f".env.example has {name}, which nothing reads"
+            for name in sorted(explained.keys() - known)
+            if not FOREIGN.match(name)
+        ),
+        *(f".env.example does not say what {name} is" for name, told in sorted(explained.items()) if not told),
     ]
+
+
+def _asked_by_compose() -> set[str]:
+    """What compose takes from .env: ${NAME} anywhere, and names without a value in an environment."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"].values()
+    named = {name for service in services for name, value in service.get("environment", {}).items() if value is None}
+    return named | set(re.findall(r"(?<!\$)\$\{([A-Z][A-Z0-9_]+)", COMPOSE.read_text()))
+
+
+def composed() -> list[str]:
+    """What compose does not pass to a service that reads it, or passes though no service does."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    wrong: list[str] = []
+    every = {name for cls in subclasses(CommonSettings) for name in _variables(cls)}
+    for service, described in services.items():
+        package = described.get("build", {}).get("args", {}).get("PACKAGE")
+        command = described.get("command", [])
+        if package not in PACKAGES or "alembic" in command:
+            continue
+        settings = importlib.import_module(f"{package}.settings").Settings
+        wanted = {name for name in _variables(settings) if "celery" in command or not OF_WORKERS.match(name)}
+        passed = set(described.get("environment", {}))
+        wrong += [f"{COMPOSE} does not pass {name} to {service}" for name in sorted(wanted - passed)]
+        wrong += [
+            f"{COMPOSE} passes {name} to {service}, and no service reads it"
+            for name in sorted(passed - every)
+            if not FOREIGN.match(name)
+        ]
+    return wrong
+
+
+def _explained(text: str) -> Iterable[tuple[str, bool]]:
+    """Each variable of the file, and whether a comment of its paragraph comes before it."""
+    told = False
+    for line in text.splitlines():
+        if assignment := ASSIGNMENT.match(line):
+            yield assignment[1], told
+        else:
+            told = line.startswith("# ") and not line.startswith("# ──")
+
+
+def _variables(cls: type[CommonSettings]) -> Iterable[str]:
+    for field, info in cls.model_fields.items():
+        yield from _within(cls.variable_of(field), info.annotation)
 
 
 def _within(name: str, annotation: Any) -> Iterable[str]:
@@ -97,4 +150,4 @@ def _refusals() -> Iterable[tuple[type[CommonSettings], str]]:
 if __name__ == "__main__":
     for package in PACKAGES:
         import_all(package)
-    sys.exit("\n".join(errors() + variables()) or None)  # an empty text would count as a failure
+    sys.exit("\n".join(errors() + variables() + composed()) or None)  # an empty text would count as a failure

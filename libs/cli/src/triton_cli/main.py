@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_cli import account, agents, auditing, data, databases, environment, jobs, machines, people
+from triton_cli import account, agents, auditing, backup, data, databases, environment, jobs, machines, people
 from triton_cli.command import (
     DEFAULT_STATE,
     JsonOption,
@@ -60,6 +60,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(agents.app, name="agents")
 app.add_typer(environment.app, name="secrets")
 app.add_typer(databases.app, name="db")
+app.add_typer(backup.app, name="backup")
 app.command(rich_help_panel=ACCOUNTS)(account.login)
 app.command(rich_help_panel=ACCOUNTS)(account.logout)
 app.command(rich_help_panel=ACCOUNTS)(account.whoami)

@@ -5,11 +5,12 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import IO, Any, BinaryIO, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -190,6 +191,17 @@ class Engine:
             self._client.raw_insert(
                 table, column_names=list(columns), insert_block=file, fmt=FORMATS[kind], settings=settings
             )
+
+    def copy_out(self, sql: str, file: IO[bytes]) -> None:
+        """Write what a query answers, in ClickHouse's Native format."""
+        with _translated(), closing(cast("BinaryIO", self._client.raw_stream(sql, fmt="Native"))) as stream:
+            shutil.copyfileobj(stream, file)
+
+    def copy_in(self, table: str, file: IO[bytes]) -> None:
+        """Stream into a table what copy_out wrote: columns by their names, of any number of batches."""
+        settings = {"max_partitions_per_insert_block": 0}
+        with _translated():
+            self._client.raw_insert(table, insert_block=cast("BinaryIO", file), fmt="Native", settings=settings)
 
 
 @contextmanager
