@@ -1,7 +1,7 @@
-"""auth-service and an identity provider at the two ports of the command line, for test_accounts.py.
+"""auth-service and an identity provider at the two ports of the command line, for the tests of accounts.
 
-It runs in the environment of the workspace: this member's own knows no service. The provider is that of auth-service's
-tests, which sends browsers to http://test.
+It runs in the environment of the workspace, since this member's own knows no service, and in auth-service's folder. The
+provider is that of auth-service's tests, which sends browsers to http://test.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import alembic.config
 import uvicorn
 
 from auth_service.main import build
@@ -18,7 +19,8 @@ SERVICE = Path(__file__).parents[3] / "services" / "auth-service"
 
 
 def main(port: int, provider_port: int) -> None:
-    """Serve both until a signal."""
+    """Build the database that DATABASE_URL names, then serve both until a signal."""
+    alembic.config.main(["upgrade", "head"])
     its = runpy.run_path(str(SERVICE / "tests" / "test_sso.py"))
     provider = its["Provider"]()
     provider.issuer = f"http://127.0.0.1:{provider_port}"

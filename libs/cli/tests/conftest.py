@@ -260,12 +260,11 @@ def auth(postgres_server: Any, redis_server: Any) -> Iterator[SimpleNamespace]:
         "AUTH_ARGON2_MEMORY_KIB": "8",
         "AUTH_ARGON2_PASSES": "1",
     }
-    migrations = in_workspace("alembic", "upgrade", "head", folder=CHECKOUT / "services/auth-service", **environment)
-    assert migrations.wait(60) == 0
     port, provider = free_port(), free_port()
     environment["TRITON_AUTH_URL"] = url = f"http://127.0.0.1:{port}"
     script = str(Path(__file__).with_name("auth_server.py"))
-    server = in_workspace("python", script, str(port), str(provider), **environment)
+    folder = CHECKOUT / "services" / "auth-service"  # of its migrations
+    server = in_workspace("python", script, str(port), str(provider), folder=folder, **environment)
 
     def answers() -> bool:
         assert server.poll() is None
@@ -275,7 +274,7 @@ def auth(postgres_server: Any, redis_server: Any) -> Iterator[SimpleNamespace]:
             return False
 
     try:
-        eventually(answers, within=60)
+        eventually(answers, within=120)
         yield SimpleNamespace(url=url, database=environment["DATABASE_URL"])
     finally:
         server.terminate()

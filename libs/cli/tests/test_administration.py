@@ -15,7 +15,7 @@ from triton_cli.machines import ACCOUNTS, API_KEYS, KEYS
 from triton_cli.people import SESSIONS, USERS
 from triton_cli.state import CHECKOUT
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)  # the first has to wait for the servers
 
 PASSWORD = "a long enough password"
 

@@ -18,7 +18,7 @@ from triton_cli.state import CHECKOUT
 from triton_common.settings import CommonSettings
 from triton_common.testing import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)  # the first has to wait for the servers
 
 ADMIN = "ada@triton.local"
 

@@ -26,7 +26,7 @@ from triton_cli.state import State
 from triton_common.settings import CommonSettings
 from triton_common.testing import free_port
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)  # the first has to wait for the servers
 
 ADMIN, PASSWORD = "ada@triton.local", "a long enough password"  # of conftest.py
 

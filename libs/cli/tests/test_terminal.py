@@ -21,7 +21,7 @@ import pytest
 
 from triton_common.testing import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)  # the first has to wait for the servers
 
 ADMIN, PASSWORD = "ada@triton.local", "a long enough password"  # of conftest.py
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Literal, Self
 
@@ -10,7 +9,6 @@ import httpx2
 
 from triton_cli.command import clean, say
 from triton_cli.filters import Json
-from triton_cli.saved import Login
 from triton_cli.state import CommandFailed, WrongUsage
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
@@ -105,9 +103,10 @@ class Api:
 
     async def log_in(self, email: str, password: str) -> None:
         """Every call from now on is this user's."""
-        asked_at = time.time()
-        answer = await self.post("/api/v1/auth/login", json={"email": email, "password": password})
-        self.token = Login.of(answer, email=email, asked_at=asked_at).access_token
+        token = (await self.post("/api/v1/auth/login", json={"email": email, "password": password}))["access_token"]
+        if not (isinstance(token, str) and token.isascii() and token.isprintable()):
+            raise CommandFailed("The answer is no session: is this a Triton platform?")
+        self.token = token
 
     async def get(self, path: str, **params: Any) -> Any:
         """GET, an object."""
