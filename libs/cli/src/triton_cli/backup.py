@@ -1,7 +1,7 @@
 """`triton backup`: a stack's data into a folder, and back into an empty stack: of this machine's own, or of compose.
 
-The folder has a dump of each Postgres database, a tar of ClickHouse's tables and manifest.json, which says what they are.
-Secrets are not in it, but what it takes to tell whether a stack has the same ones. Either kind of stack takes the other's.
+The folder has a dump of each Postgres database, a tar of ClickHouse's tables and manifest.json, which says what they
+are. Secrets are not in it, only what tells whether a stack has the same ones. Either kind of stack takes the other's.
 """
 
 import asyncio
@@ -196,8 +196,8 @@ class Embedded(Home):
         known = self._secrets
         if known is None:
             raise CommandFailed(
-                f"{self._state.secrets_file} is not there. Put that of the stack that the backup is of in its place, for "
-                "its owner alone to read: a backup has no secrets."
+                f"{self._state.secrets_file} is not there. Put that of the stack that the backup is of in its place, "
+                "for its owner alone to read: a backup has no secrets."
             )
         return dict(zip(SECRETS, (known.key_secret, known.jobs_encryption_key, known.member_key), strict=True))
 
@@ -261,7 +261,10 @@ class Composed(Home):
     def secrets(self) -> Mapping[str, str]:
         """As compose reads them: what the environment has comes before the file."""
         known = values_of(self._env_file)
-        return {name: os.environ.get(name) or known.get(name, "") for name in SECRETS}
+        found = {name: os.environ.get(name) or known.get(name, "") for name in SECRETS}
+        if missing := [name for name, value in found.items() if not value]:
+            raise CommandFailed(f"{self._env_file} has no {', '.join(missing)}: name compose's own with --env-file.")
+        return found
 
 
 def home_of(state: Path, *, compose: bool, command: str, env_file: Path) -> Home:
