@@ -33,7 +33,7 @@ WRITING: Final = {
     "min_insert_block_size_rows": 262_144,  # a quarter of the default: so much less memory, at the same rate
     "min_insert_block_size_bytes": 64 << 20,
 }
-# The driver adds this where it is missing, after `readonly`; a server that applies settings in turn takes none after that.
+# The driver adds this where it is missing, after `readonly`, behind which a server may take no setting
 READING: Final = {"cancel_http_readonly_queries_on_client_close": 1}
 QUERY_SECONDS: Final = Histogram(
     "triton_clickhouse_seconds",
