@@ -125,8 +125,11 @@ def edited(dumped: bytes, **changes: object) -> bytes:
 class Empty:
     """An engine without rows, which takes what it is given: a process for each damage would take minutes."""
 
+    def __init__(self, migrations: list[str]) -> None:
+        self._migrations = migrations
+
     def rows(self, sql: str) -> list[dict[str, str]]:  # noqa: ARG002  it knows one table
-        return [{"name": "0001_batches.sql"}, {"name": "0002_datasets.sql"}]
+        return [{"name": name} for name in self._migrations]
 
     def row(self, sql: str) -> dict[str, int]:  # noqa: ARG002  same
         return {"rows": 0}
@@ -137,7 +140,7 @@ class Empty:
 
 async def test_what_is_no_whole_backup_is_refused_in_a_sentence(dumped):
     files = members(dumped)
-    rows = json.loads(files[CONTENTS])["rows"]
+    rows, known = (json.loads(files[CONTENTS])[name] for name in ("rows", "migrations"))
     migrations = ["0001_batches.sql", "0099_more.sql"]
     for said, data in {
         "newer release: this one does not know 0099_more.sql": edited(dumped, migrations=migrations),
@@ -149,7 +152,7 @@ async def test_what_is_no_whole_backup_is_refused_in_a_sentence(dumped):
         "is not whole: it says None": packed({}),
     }.items():
         with pytest.raises(BackupFailed, match=said):
-            load(Empty(), io.BytesIO(data))
+            load(Empty(known), io.BytesIO(data))
 
 
 def test_the_command_has_two_verbs(tmp_path):
@@ -158,7 +161,7 @@ def test_the_command_has_two_verbs(tmp_path):
     assert b"dump | load" in done.stderr
 
 
-def test_an_engine_that_is_in_use_is_a_sentence(app, http, database_folder):
-    done = program("dump", database_folder)
+def test_an_engine_that_is_in_use_is_a_sentence(app, http, clickhouse_folder):
+    done = program("dump", clickhouse_folder / "db")
     assert done.returncode == 1
     assert b"The analytics database does not answer" in done.stderr

@@ -48,7 +48,9 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 CHECK_TIMEOUT: Final = 2.0  # seconds; a hung dependency must not hang the answer
 LONG_WAIT: Final = 60.0  # seconds of an event for the audit log: it was sent twice by then
-LET_GO: Final = 200  # answers; one in so many closes its connection, and the caller's next one may reach another replica
+LET_GO: Final = (
+    200  # answers; one in so many closes its connection, and the caller's next one may reach another replica
+)
 REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._-]{8,64}$")
 
 
