@@ -10,6 +10,7 @@ import pytest
 
 from analytics_service import schema
 from analytics_service.clickhouse import Engine
+from analytics_service.columns import MOST, MOST_COUNTED, Number
 from triton_common.testing import eventually
 
 TEXTS = {file.name: file.read_text() for file in (files("analytics_service") / "migrations").iterdir()}
@@ -134,3 +135,31 @@ async def test_status_tells_what_is_applied(app, http):
     assert (
         await app.state.clickhouse.write(lambda engine: schema._report(engine, change=True, cluster="")) == "up to date"
     )
+
+
+@pytest.mark.parametrize("places", [0, 2, 3])
+async def test_a_number_is_refused_whenever_a_check_of_it_says_so(app, http, places: int):
+    number = Number("paid", places=places)
+    whole, beyond = ["0", "-0", "7", "+3", "007", "1e2", str(MOST), str(MOST + 1), str(MOST_COUNTED + 1)], "1e30"
+    texts = [
+        *whole,
+        beyond,
+        "-1",
+        "-0.00001",
+        "0.00001",
+        "1.5",
+        "1.005",
+        "x",
+        "1,5",
+        "nan",
+        "inf",
+        "-inf",
+        "1 000",
+        "0x1",
+    ]
+    differ = await app.state.clickhouse.read(
+        f"SELECT text FROM (SELECT arrayJoin({{texts:Array(String)}}) AS text) "
+        f"WHERE ({number.refuses('text')}) != ({' OR '.join(f'({one})' for one in number.checks('text').values())})",
+        {"texts": texts},
+    )
+    assert differ == []

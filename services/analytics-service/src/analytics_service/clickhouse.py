@@ -74,7 +74,7 @@ READING: Final = {
     "input_format_parquet_memory_low_watermark": 1 << 20,
     "input_format_parquet_memory_high_watermark": 16 << 20,
     "input_format_max_block_size_bytes": 16 << 20,
-    "max_block_size": 16_384,  # as many as a piece of CSV has
+    "input_format_parquet_max_block_size": 16_384,  # as many rows as a piece of CSV has
     "min_chunk_bytes_for_parallel_parsing": 2 << 20,
 }
 FORMATS: Final = {"csv": "CSV", "ndjson": "JSONEachRow", "parquet": "Parquet"}
