@@ -53,9 +53,10 @@ def test_every_service_is_migrated_once(urls: dict[str, str]):
     assert exit_code == 0, after
     for name, one in after.items():
         assert (one["state"], one["applied"], one["pending"]) == ("current", before[name]["pending"], [])
-    assert db("migrate") == db("status") == (0, after)
-    lines = CliRunner().invoke(databases.app, ["status"]).stdout.splitlines()
-    assert [line.split("\t")[:2] for line in lines] == [[name, "current"] for name in databases.SERVICES]
+    answer = CliRunner().invoke(databases.app, ["migrate"])
+    lines = [line.split("\t") for line in answer.stdout.splitlines()]
+    assert answer.exit_code == 0
+    assert lines == [[name, "current", str(len(one["applied"])), "", ""] for name, one in after.items()]
 
 
 def test_a_database_of_a_newer_release_is_left_alone(urls: dict[str, str], monkeypatch: pytest.MonkeyPatch):

@@ -226,6 +226,17 @@ async def test_a_months_few_members_hide_a_second_month(as_client: Prospect):
     assert (answer["rows"], answer["suppressed"]) == ([["2024-01", 30], ["2024-04", 20]], 2)
 
 
+async def test_what_a_month_cost_few_members_is_not_shown_however_many_count_in_it(as_client: Prospect):
+    header = "member_id,claim_id,service_date,claim_type,paid,member_paid"
+    months = {"2024-01": 30, "2024-02": 3, "2024-03": 30, "2024-04": 40}
+    rows = [f"M-{n},C-{month}-{n},{month}-05,other,1.00,0" for month, count in months.items() for n in range(count)]
+    await as_client.send("claims", "\n".join([header, *rows]))
+    trend = await as_client.get("reports/cost-trend")
+    assert [row["month"] for row in trend["rows"]] == ["2024-03-01", "2024-04-01"]
+    as_client.headers = as_client.staff  # type: ignore[attr-defined]
+    assert len((await as_client.get("reports/cost-trend"))["rows"]) == 4
+
+
 async def test_pharmacy_of_few_members_is_not_shown(as_client: Prospect):
     await as_client.send("claims", few(30, "I10"))
     fills = [f"M-{n},F-{n},2024-01-05,00093104801,5.00,0" for n in range(3)]

@@ -3,6 +3,7 @@
 # ruff: noqa: S608  the SQL put together here is made of our own words; values are bound
 
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -61,19 +62,22 @@ async def cost_trend(clickhouse: ClickHouse, scope: Scope) -> CostTrendReport:
     rows = await select(
         clickhouse,
         scope,
-        """
-        SELECT month, sum(paid) AS total_paid, sum(started) AS started, sum(ended) AS ended
-        FROM (SELECT month, paid + member_paid AS paid, 0 AS started, 0 AS ended FROM events
-              UNION ALL SELECT edge.1, toDecimal64(0, 2), edge.2, edge.3
+        f"""
+        SELECT month, sum(paid) AS total_paid, sum(started) AS started, sum(ended) AS ended,
+               {"uniqExactIf(member_id, paid != 0)" if scope.smallest else "0"} AS payers
+        FROM (SELECT member_id, month, paid + member_paid AS paid, 0 AS started, 0 AS ended FROM events
+              UNION ALL SELECT member_id, edge.1, toDecimal64(0, 2), edge.2, edge.3
               FROM members ARRAY JOIN [(first_month, 1, 0), (last_month, 0, 1)] AS edge)
         GROUP BY month ORDER BY month""",
     )
     by_month = {row["month"]: row for row in rows}
     trend: list[CostTrendRow] = []
+    fewest: dict[date, int] = {}  # people that a month's figures are of: who counts in it, and who cost something
     members = 0
     for month in range(min(by_month), max(by_month) + 1) if by_month else ():
-        row: Row = by_month.get(month, {"total_paid": Decimal(0), "started": 0, "ended": 0})
+        row: Row = by_month.get(month, {"total_paid": Decimal(0), "started": 0, "ended": 0, "payers": 0})
         members += row["started"]
+        fewest[first_day(month)] = min(members, row["payers"] or members)
         trend.append(
             CostTrendRow(
                 month=first_day(month),
@@ -83,7 +87,7 @@ async def cost_trend(clickhouse: ClickHouse, scope: Scope) -> CostTrendReport:
             )
         )
         members -= row["ended"]
-    kept = suppression.shown(trend, lambda row: row.members, smallest=scope.smallest, add_up=True)
+    kept = suppression.shown(trend, lambda row: fewest[row.month], smallest=scope.smallest, add_up=True)
     return CostTrendReport(rows=kept, suppressed=len(trend) - len(kept))
 
 
