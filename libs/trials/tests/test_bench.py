@@ -59,6 +59,16 @@ def test_everything_of_agents_is_measured_and_kept(results):
     assert all(goal["value"] > 0 for goal in kept["goals"])
 
 
+def test_everything_of_analytics_is_measured_and_kept(results):
+    done = CliRunner().invoke(bench.app, ["analytics", "--quick"])
+    assert done.exit_code == 0, done.output
+    [file] = results.iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["ingest"]["rates"].keys() == kept["memory"]["mib_above_rest"].keys() == {"csv", "parquet"}
+    assert all(rate > 0 for by in kept["ingest"]["rates"].values() for rates in by.values() for rate in rates)
+    assert len(kept["goals"]) == 4
+
+
 def test_an_unknown_part_is_refused():
     done = CliRunner().invoke(bench.app, ["jobs", "--only", "nothing"])
     assert done.exit_code == 2
