@@ -1,11 +1,9 @@
 """Runs as they are kept: written by a worker, read through the API, ended and deleted by the sweep."""
 
-import asyncio
 import os
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
@@ -27,8 +25,7 @@ from agent_runner.settings import Settings
 from triton_common.db import Database
 from triton_common.errors import NotFound
 from triton_common.messages import RunJob
-from triton_common.queue.base import QueueUnavailable
-from triton_common.queue.memory import MemoryTaskQueue
+from triton_common.queue.celery import CeleryTaskQueue
 from triton_common.testing import eventually, free_port
 
 MODEL = "bedrock:example.model-v1:0"
@@ -298,25 +295,14 @@ async def test_a_sweep_without_postgres_is_tried_again(postgres_server, postgres
     assert [line["message"] for line in logged].count("runs could not be swept") == 2
 
 
-async def test_the_length_of_the_queue_is_a_metric(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sweeps, "COUNTING", 0.01)
-    queue = MemoryTaskQueue()
-    await queue.send([RunJob(job_id=uuid7())] * 3)
+async def test_the_length_of_the_queue_is_a_metric(redis_url: str):
     length = sweeps.QUEUE_LENGTH.labels(RunJob.queue)
 
-    async def shows(value: int) -> None:
-        async with asyncio.timeout(10):
-            while length._value.get() != value:
-                await asyncio.sleep(0.01)
+    async def counted(url: str, *jobs: RunJob) -> float:
+        async with CeleryTaskQueue(url) as queue:
+            await queue.send(jobs)
+            await sweeps.count_messages(queue)
+        return length._value.get()
 
-    counting = asyncio.create_task(sweeps.count_messages(queue))
-    await shows(3)
-
-    async def away(_: str) -> int:
-        raise QueueUnavailable
-
-    monkeypatch.setattr(queue, "waiting", away)
-    await shows(-1)
-    counting.cancel()
-    with suppress(asyncio.CancelledError):
-        await counting
+    assert await counted(redis_url, RunJob(job_id=uuid7()), RunJob(job_id=uuid7())) == 2
+    assert await counted(f"redis://127.0.0.1:{free_port()}/0") == -1
