@@ -24,6 +24,8 @@ from agent_runner.records import RunRecord
 from agent_runner.settings import Settings
 from triton_common.db import Database
 from triton_common.errors import NotFound
+from triton_common.messages import RunJob
+from triton_common.queue.celery import CeleryTaskQueue
 from triton_common.testing import eventually, free_port
 
 MODEL = "bedrock:example.model-v1:0"
@@ -291,3 +293,16 @@ async def test_a_sweep_without_postgres_is_tried_again(postgres_server, postgres
         with pytest.raises(KeyboardInterrupt):
             await sweeps.run(database, kept=timedelta(days=1))
     assert [line["message"] for line in logged].count("runs could not be swept") == 2
+
+
+async def test_the_length_of_the_queue_is_a_metric(redis_url: str):
+    length = sweeps.QUEUE_LENGTH.labels(RunJob.queue)
+
+    async def counted(url: str, *jobs: RunJob) -> float:
+        async with CeleryTaskQueue(url) as queue:
+            await queue.send(jobs)
+            await sweeps.count_messages(queue)
+        return length._value.get()
+
+    assert await counted(redis_url, RunJob(job_id=uuid7()), RunJob(job_id=uuid7())) == 2
+    assert await counted(f"redis://127.0.0.1:{free_port()}/0") == -1

@@ -23,7 +23,7 @@ from agent_runner import worker as worker_module
 from triton_common.messages import Ping, RunJob
 from triton_common.queue.base import TaskStatus
 from triton_common.queue.celery import CeleryTaskQueue, lane
-from triton_common.testing import free_port
+from triton_common.testing import eventually, free_port
 
 
 @pytest.fixture
@@ -260,8 +260,32 @@ async def test_metrics_are_served_on_the_port_of_the_settings(platform: Platform
     for agent in ("population_analyst", "proposal_writer"):
         series = f'triton_agent_runs_total{{agent="{agent}",model="offline:template",outcome="completed"}} 1.0'
         assert series in text
-    for name in ("triton_agent_run_duration_seconds", "triton_agent_retries_total", "triton_agent_tokens_total"):
+    for name in (
+        "triton_agent_run_duration_seconds",
+        "triton_agent_retries_total",
+        "triton_agent_tokens_total",
+        "triton_agent_cost_total",
+    ):
         assert f"# TYPE {name}" in text
+    assert 'celery_tasks_total{state="success",task="agent_runner.run_job"}' in text
+    assert "celery_worker_threads 4.0" in text
+
+
+async def test_a_worker_is_ready_while_redis_answers_it(platform: Platform, start: Start, redis_url: str):
+    port = free_port()
+    start(AGENT_METRICS_PORT=str(port))
+
+    def silence() -> float:
+        answer = httpx2.get(f"http://127.0.0.1:{port}/health/ready")
+        assert answer.status_code == 200
+        return answer.json()["silence_seconds"]
+
+    eventually(lambda: silence() < 2, within=30)
+    with redis.Redis.from_url(redis_url) as admin:
+        admin.client_pause(8000)
+        eventually(lambda: silence() > 3, within=10)  # alive, and not consuming
+        admin.client_unpause()
+    eventually(lambda: silence() < 2, within=30)
 
 
 def test_a_worker_with_a_wrong_model_does_not_start(platform: Platform, start: Start):

@@ -30,7 +30,7 @@ def build(settings: Settings | None = None) -> FastAPI:
             app.state.worker_watch = watch = WorkerWatch(queue)
             sweeping = [
                 asyncio.create_task(sweeps.run(database, kept=chosen.runs_kept), name="sweeps"),
-                asyncio.create_task(sweeps.count_messages(queue), name="queue length"),
+                asyncio.create_task(sweeps.keep_counting(queue), name="queue length"),
             ]
             try:
                 yield

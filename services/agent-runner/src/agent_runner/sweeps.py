@@ -48,11 +48,16 @@ async def run(database: Database, *, kept: timedelta) -> None:
 
 
 async def count_messages(queue: TaskQueue) -> None:
-    """For ever, every few seconds: how long the queue is."""
+    """Once: how long the queue is."""
+    try:
+        length = await queue.waiting(RunJob.queue)
+    except QueueUnavailable:
+        length = -1
+    QUEUE_LENGTH.labels(RunJob.queue).set(length)
+
+
+async def keep_counting(queue: TaskQueue) -> None:
+    """For ever, every few seconds."""
     while True:
-        try:
-            length = await queue.waiting(RunJob.queue)
-        except QueueUnavailable:
-            length = -1
-        QUEUE_LENGTH.labels(RunJob.queue).set(length)
+        await count_messages(queue)
         await asyncio.sleep(COUNTING)
