@@ -26,6 +26,7 @@ if ls .github/workflows/*.yml >/dev/null 2>&1; then
 fi
 step "links" python scripts/links.py
 step "documented" python scripts/documented.py
+step "diagrams" python scripts/diagram.py --check
 if [ ${#failed[@]} -gt 0 ]; then
   printf '\n%s failed:\n' "${#failed[@]}"
   printf '  %s\n' "${failed[@]}"
