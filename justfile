@@ -72,3 +72,7 @@ check-migrations SERVICE:
 # write docs/openapi from the code
 openapi:
     @for member in auth-service jobs-service analytics-service agent-runner console; do bash scripts/member.sh services/$member python -m triton_common.openapi $member; done
+
+# draw the tables of all models into docs/DATABASE.md
+diagram:
+    @uv run python scripts/diagram.py

@@ -25,6 +25,7 @@ step "workflows" check-jsonschema --builtin-schema vendor.github-workflows .gith
 step "workflows' security" zizmor --offline --quiet --no-progress .github/workflows
 step "links" python scripts/links.py
 step "documented" python scripts/documented.py
+step "diagrams" python scripts/diagram.py --check
 if [ ${#failed[@]} -gt 0 ]; then
   printf '\n%s failed:\n' "${#failed[@]}"
   printf '  %s\n' "${failed[@]}"

@@ -1,4 +1,4 @@
-"""Draws the tables of each service's models into docs/DATABASE.md: `just diagram` writes, `--check` says whether it is old.
+"""Draws the tables of each service's models into docs/DATABASE.md: `just diagram` writes, `--check` only compares.
 
 A box has a table's columns, its keys marked; a line is a foreign key. What no model says, as indexes, it does not show.
 """
