@@ -445,10 +445,11 @@ async def test_a_killed_process_loses_nothing(spool, redis_url, hasty):
         answered = [prospect for status, prospect, *_ in answers(child) if status == "200"]
         assert len(answered) == 30
         child.kill()
-    _, opening = opened(spool, redis_url)
+    sender, opening = opened(spool, redis_url)
     with auth_service(redis_url) as auth:
         async with opening:
             await becomes(lambda: {one.object_id for one in auth.stored.values()} == set(answered))
+            await becomes(lambda: not sender.waiting)
     assert list(spool.iterdir()) == []
 
 
