@@ -11,8 +11,10 @@ fi
 export COVERAGE_FILE="$PWD/.venvs/coverage/$(basename "$member")/data"
 rm -rf "$(dirname "$COVERAGE_FILE")"
 mkdir -p "$(dirname "$COVERAGE_FILE")"
-# SQLAlchemy runs what it awaits in greenlets; coverage refuses to look for them where there are none
-greenlets=$(bash scripts/member.sh "$member" python -c "import importlib.util as u; print(u.find_spec('greenlet') and '--concurrency=greenlet,thread' or '')")
+# SQLAlchemy runs what it awaits in greenlets. Only where that is so: to look for them in each of many threads makes Python
+# 3.11 stand still now and then (a traced call-back among pending calls is begun again and again)
+greenlets=""
+! grep -rqw AsyncSession "$member/src" || greenlets="--concurrency=greenlet,thread"
 bash scripts/member.sh "$member" coverage run $greenlets --source="$PWD/$member/src" -m pytest "$member/tests"
 bash scripts/member.sh "$member" coverage combine --quiet
 bash scripts/member.sh "$member" coverage report

@@ -66,7 +66,8 @@ def test_everything_of_analytics_is_measured_and_kept(results):
     kept = json.loads(file.read_text())
     assert kept["ingest"]["rates"].keys() == kept["memory"]["mib_above_rest"].keys() == {"csv", "parquet"}
     assert all(rate > 0 for by in kept["ingest"]["rates"].values() for rates in by.values() for rate in rates)
-    assert len(kept["goals"]) == 4
+    assert kept["reports"]["seconds"].keys() == kept["reports"]["engine"].keys() == {"20000"}
+    assert len(kept["reports"]["seconds"]["20000"]) == len(kept["reports"]["engine"]["20000"]) == len(kept["goals"]) - 4
 
 
 def test_an_unknown_part_is_refused():

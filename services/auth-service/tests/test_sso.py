@@ -502,7 +502,7 @@ async def test_a_provider_that_is_late_or_broken_ends_at_the_app_with_a_code(
     else:
         provider.wrong[path] = Response(answer[1], status_code=answer[0], headers={"Location": f"{APP}/elsewhere"})
     provider.claims = {"email": None}
-    async with starting(build(sso_settings(sso_timeout=0.5))) as http:
+    async with starting(build(sso_settings(sso_timeout=2 if answer == "late" else 30))) as http:
         assert await sign_on(http) == {"error": "sso_provider_unavailable"}
         provider.late.clear()
         provider.wrong.clear()

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from jobs_service import jobs, main, sweeps
+from jobs_service import jobs, sweeps
 from jobs_service.backlog import Backlog
 from jobs_service.statements import connected
 from triton_common.db import Database
@@ -270,23 +270,3 @@ async def test_after_a_pause_workers_get_a_lease_to_report(api, app, monkeypatch
             lease=timedelta(seconds=30),
         )
     assert [turn.total_seconds() for turn in turns] == [30, 30, 150, 150]
-
-
-async def test_stopping_ends_a_task_that_loses_a_cancellation():
-    lost = []
-
-    async def work():
-        while True:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                if lost:
-                    raise
-                lost.append(1)
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    async with asyncio.timeout(5):
-        await main._stop({task})
-    assert task.cancelled()
-    assert lost

@@ -18,6 +18,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from triton_common.background import in_background
+
 STREAM: Final = "triton:revocations"
 INCARNATION: Final = "triton:revocations:complete"  # set once the stream holds all that has not expired
 POLL: Final = 1.0  # seconds; a fifth of the five within which every service refuses what was revoked
@@ -119,13 +121,8 @@ class RevocationFeed:
             await self._turn(redis)
             if not self.alive:
                 logger.warning("revocations cannot be read: tokens are judged by signature and expiry alone")
-            reading = asyncio.create_task(self._run(redis), name="revocations")
-            try:
+            async with in_background(self._run(redis)):
                 yield
-            finally:
-                while not reading.done():  # redis-py's wait_for may hide one cancellation (python/cpython#86296)
-                    reading.cancel()
-                    await asyncio.wait({reading}, timeout=0.2)
 
     async def _run(self, redis: Redis) -> None:
         while True:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from triton_common.background import stop
 from triton_common.errors import Unavailable
 from triton_common.messages import AuditEvent
 from triton_common.revocations import SILENCE, redis_client
@@ -142,9 +143,7 @@ class Trail:
                 async with asyncio.timeout(GRACE):
                     while self._reached and self.waiting:  # noqa: ASYNC110  it sets no Event
                         await asyncio.sleep(QUICKEST)
-            while not sending.done():  # redis-py's wait_for may hide one cancellation (python/cpython#86296)
-                sending.cancel()
-                await asyncio.wait({sending}, timeout=0.2)
+            await stop({sending})
 
     async def _run(self, redis: Redis) -> None:
         pause = QUICKEST

@@ -5,7 +5,6 @@ own, in the schema `agentos` of DATABASE_URL. Nothing of it is open: staff read,
 with an access token of auth-service. Nothing is sent to its vendor.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +27,7 @@ from agent_runner.stop import Stop
 from agent_runner.writing import AGENTS
 from triton_common.app import create_app
 from triton_common.auth import InsufficientScope, Principal, require
+from triton_common.background import in_background
 from triton_common.db import Database, postgres, sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -114,12 +114,10 @@ def build(settings: Settings | None = None) -> "FastAPI":
             inside.router.lifespan_context(inside),  # a mounted app's own is not run by who mounts it
         ):
             app.state.database = database
-            showing = asyncio.create_task(agentos_traces.run(database, db), name="traces")
             try:
-                yield
+                async with in_background(agentos_traces.run(database, db)):
+                    yield
             finally:
-                showing.cancel()
-                await asyncio.gather(showing, return_exceptions=True)
                 models.close()
 
     app = create_app(

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from triton_common import db
 from triton_common.app import Degraded
+from triton_common.background import stop
 from triton_common.messages import Ping
 from triton_common.queue.base import QueueUnavailable, TaskQueue, TaskStatus
 
@@ -46,8 +47,7 @@ class WorkerWatch:
     async def close(self) -> None:
         """Wait for no answer any more."""
         if self._ping is not None:
-            self._ping.cancel()
-            await asyncio.gather(self._ping, return_exceptions=True)
+            await stop({self._ping})
 
     def _is_fresh(self) -> bool:
         return monotonic() - self._answered_at < GOOD_FOR

@@ -1,6 +1,5 @@
 """The API of agent-runner: what is plugged in, nothing else. The work is done in worker.py."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from agent_runner import routes, sweeps
 from agent_runner.health import WorkerWatch, postgres, worker
 from agent_runner.settings import Settings
 from triton_common.app import create_app
+from triton_common.background import in_background
 from triton_common.db import Database
 from triton_common.queue.factory import create_task_queue, task_queue
 
@@ -28,16 +28,10 @@ def build(settings: Settings | None = None) -> FastAPI:
             app.state.database = database
             app.state.queue = queue
             app.state.worker_watch = watch = WorkerWatch(queue)
-            sweeping = [
-                asyncio.create_task(sweeps.run(database, kept=chosen.runs_kept), name="sweeps"),
-                asyncio.create_task(sweeps.keep_counting(queue), name="queue length"),
-            ]
             try:
-                yield
+                async with in_background(sweeps.run(database, kept=chosen.runs_kept), sweeps.keep_counting(queue)):
+                    yield
             finally:
-                for task in sweeping:
-                    task.cancel()
-                await asyncio.gather(*sweeping, return_exceptions=True)
                 await watch.close()
 
     return create_app(

@@ -1,7 +1,6 @@
 """auth-service: accounts, sessions, tokens and signing keys. Run by `uvicorn --factory auth_service.main:build`."""
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
@@ -30,6 +29,7 @@ from triton_common import gateway
 from triton_common.api_keys import ApiKeys
 from triton_common.app import create_app
 from triton_common.auth import Principal, TokenVerifier
+from triton_common.background import in_background
 from triton_common.db import Database, postgres, transaction
 from triton_common.revocations import Revocation, redis_client
 
@@ -84,17 +84,14 @@ def build(settings: Settings | None = None) -> FastAPI:
             )
             app.state.revoker = Revoker(database, redis, apply=apply, access_lifetime=chosen.access_token_ttl)
             app.state.chain_key = keys.derive(chosen.key_secret, purpose="audit chain")
-            background = {
-                asyncio.create_task(Sealer(database, app.state.chain_key).run(), name="audit chain"),
-                asyncio.create_task(app.state.revoker.run(), name="revocations to Redis"),
-                asyncio.create_task(
-                    sweeps.run(database, ring, app.state.revoker, rotation=chosen.key_rotation, lead=chosen.key_lead),
-                    name="sweeps",
-                ),
-            }
+            endless = [
+                Sealer(database, app.state.chain_key).run(),
+                app.state.revoker.run(),
+                sweeps.run(database, ring, app.state.revoker, rotation=chosen.key_rotation, lead=chosen.key_lead),
+            ]
             if redis is not None:
-                background.add(asyncio.create_task(Intake(database, redis).run(), name="audit events from Redis"))
-            stack.push_async_callback(_stop, background)
+                endless.append(Intake(database, redis).run())
+            await stack.enter_async_context(in_background(*endless))
             yield
 
     async def own_keys() -> KeySetSerialization:
@@ -135,11 +132,3 @@ def build(settings: Settings | None = None) -> FastAPI:
     )
     app.add_exception_handler(TokenRequestError, service_account_routes.answer_token_request_error)
     return app
-
-
-async def _stop(tasks: Collection["asyncio.Task[None]"]) -> None:
-    """Cancel tasks until they have ended: redis-py's wait_for may hide one cancellation (python/cpython#86296)."""
-    while tasks:
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=0.2)

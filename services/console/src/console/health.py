@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from console.schemas import PlatformHealth, ServiceHealth
 from console.services import Service, ServiceSilent, ask
+from triton_common.background import stop
 from triton_common.schemas import Health
 
 PAUSE: Final = 1.0  # seconds between two rounds
@@ -50,8 +51,7 @@ class HealthWatch:
     async def close(self) -> None:
         """Ask no more."""
         if self._rounds is not None:
-            self._rounds.cancel()
-            await asyncio.gather(self._rounds, return_exceptions=True)
+            await stop({self._rounds})
 
     async def _ask_again(self) -> None:
         while monotonic() - self._wanted_at < INTEREST:

@@ -1,7 +1,6 @@
 """jobs-service: catalogue, generation jobs, documents. Run by `uvicorn --factory jobs_service.main:build`."""
 
-import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -19,6 +18,7 @@ from jobs_service.settings import Settings
 from jobs_service.statements import check_version
 from jobs_service.webhooks import Vault
 from triton_common.app import create_app
+from triton_common.background import in_background
 from triton_common.db import Database
 from triton_common.db import postgres as postgres_answers
 from triton_common.queue.factory import create_task_queue, task_queue
@@ -47,22 +47,14 @@ def build(settings: Settings | None = None) -> FastAPI:
                 disable_after=chosen.webhook_disable_after,
                 kept=chosen.webhook_deliveries_kept,
             )
-            background = {
-                asyncio.create_task(sender.run(interval=chosen.sweep_interval), name="webhooks"),
-                asyncio.create_task(app.state.dispatcher.run(), name="dispatcher"),
-                asyncio.create_task(app.state.follower.run(), name="follower"),
-                asyncio.create_task(
-                    sweeps.run(database, backlog, interval=chosen.sweep_interval, lease=chosen.lease), name="sweeps"
-                ),
-                asyncio.create_task(
-                    firing.keep_firing(database, backlog, interval=chosen.sweep_interval, policies=chosen.policies),
-                    name="schedules",
-                ),
-            }
-            try:
+            async with in_background(
+                sender.run(interval=chosen.sweep_interval),
+                app.state.dispatcher.run(),
+                app.state.follower.run(),
+                sweeps.run(database, backlog, interval=chosen.sweep_interval, lease=chosen.lease),
+                firing.keep_firing(database, backlog, interval=chosen.sweep_interval, policies=chosen.policies),
+            ):
                 yield
-            finally:
-                await _stop(background)
 
     return create_app(
         chosen,
@@ -82,15 +74,6 @@ def build(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         readiness=[postgres, redis],
     )
-
-
-async def _stop(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended. redis-py sends by asyncio.wait_for, which in Python 3.11 hides a cancellation
-    that comes together with a result (python/cpython#86296): one in a hundred was lost when this was measured."""
-    while tasks:
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=0.2)
 
 
 async def postgres(app: FastAPI) -> None:
