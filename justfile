@@ -17,6 +17,10 @@ demo *ARGS:
 smoke URL="http://localhost:8000" *ARGS:
     @uv run triton smoke {{ URL }} {{ ARGS }}
 
+# compose from nothing, beside whatever runs, and the main job through it
+compose-smoke *COMPOSE:
+    @bash scripts/compose-smoke.sh {{ COMPOSE }}
+
 # every member's tests, each in its own environment; every failure is reported
 test *ARGS:
     @bash scripts/each.sh "{{ members }}" {{ ARGS }}

@@ -25,7 +25,14 @@ step "workflows" check-jsonschema --builtin-schema vendor.github-workflows .gith
 step "workflows' security" zizmor --offline --quiet --no-progress .github/workflows
 step "links" python scripts/links.py
 step "documented" python scripts/documented.py
+step "observed" python scripts/observed.py
 step "diagrams" python scripts/diagram.py --check
+if command -v promtool >/dev/null; then # of Prometheus: `apt install prometheus`
+  step "alerts" promtool test rules infra/prometheus/alerts_test.yml
+  step "alerts' form" promtool check rules --lint-fatal infra/prometheus/alerts.yml
+else
+  echo "skipped alerts: there is no promtool"
+fi
 if [ ${#failed[@]} -gt 0 ]; then
   printf '\n%s failed:\n' "${#failed[@]}"
   printf '  %s\n' "${failed[@]}"

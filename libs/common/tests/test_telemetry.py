@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import psycopg
@@ -15,13 +16,15 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode, use_span
+from opentelemetry.trace import SpanKind, StatusCode, use_span
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from triton_common import telemetry
 from triton_common.app import create_app
 from triton_common.db import Database, transaction
+from triton_common.messages import RunJob
+from triton_common.queue.memory import MemoryTaskQueue
 from triton_common.settings import CommonSettings
 from triton_common.telemetry import span_below, statement_span
 from triton_common.testing import eventually, free_port
@@ -93,6 +96,22 @@ async def test_statements_of_a_recorded_request_are_spans_without_values(
         ("POST", StatusCode.UNSET),
     ]
     assert "canary" not in "".join(span.to_json() for span in spans.get_finished_spans())
+
+
+async def test_a_message_on_its_way_into_the_queue_is_a_span_of_its_senders_trace(spans: InMemorySpanExporter):
+    recorded, not_recorded, untold = f"{PARENT}-01", f"{PARENT}-00", ""
+    messages = [RunJob(job_id=uuid4(), traceparent=traceparent) for traceparent in (recorded, not_recorded, untold)]
+    queue = MemoryTaskQueue()
+    await queue.send(messages)
+    with pytest.raises(ValueError, match="a priority is a number"):
+        await queue.send(messages, priority=10)
+
+    told = [(span.name, span.kind, span.status.status_code) for span in spans.get_finished_spans()]
+    assert told == [
+        ("send agent-runner", SpanKind.PRODUCER, StatusCode.UNSET),
+        ("send agent-runner", SpanKind.PRODUCER, StatusCode.ERROR),
+    ]
+    assert all(f"{span.parent.span_id:016x}" == PARENT[36:] for span in spans.get_finished_spans() if span.parent)
 
 
 @pytest.mark.parametrize(

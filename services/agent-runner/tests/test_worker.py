@@ -16,10 +16,12 @@ import examples
 import httpx2
 import pytest
 import redis
+import yaml
 from platform_standin import Platform, Row
 from worker_process import Start, WorkerProcess
 
 from agent_runner import worker as worker_module
+from agent_runner.collecting import queries
 from triton_common.messages import Ping, RunJob
 from triton_common.queue.base import TaskStatus
 from triton_common.queue.celery import CeleryTaskQueue, lane
@@ -30,6 +32,15 @@ from triton_common.testing import eventually, free_port
 async def queue(redis_url: str):
     async with CeleryTaskQueue(redis_url) as queue:
         yield queue
+
+
+def test_compose_lets_a_worker_have_all_its_threads():
+    compose = yaml.safe_load((Path(__file__).parents[3] / "compose/docker-compose.yml").read_text())
+    jobs = worker_module.app.conf.worker_concurrency
+    threads = jobs * (1 + len(queries(examples.job())))
+
+    # as many again for calls that nobody waits for any longer, and for the worker's own
+    assert compose["services"]["agent-worker"]["pids_limit"] >= 2 * threads
 
 
 def over(row: Row) -> Callable[[], bool]:

@@ -94,7 +94,7 @@ def settings(settings):
 @pytest.fixture
 async def sender_of(api, settings) -> Callable[..., Sender]:
     """Makes senders; the app's own is stopped, so that nobody else sends."""
-    [own] = [task for task in asyncio.all_tasks() if task.get_name() == "webhooks"]
+    [own] = [task for task in asyncio.all_tasks() if "Sender.run" in repr(task.get_coro())]
     own.cancel()
     await asyncio.wait([own])
 

@@ -48,7 +48,7 @@ class Queue(MemoryTaskQueue):
 async def queue(app, api):
     """A queue that the app does not send to; its own dispatcher is stopped."""
     for task in asyncio.all_tasks():
-        if task.get_name() == "dispatcher":
+        if "Dispatcher.run" in repr(task.get_coro()):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
     return Queue()

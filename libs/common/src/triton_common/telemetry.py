@@ -3,7 +3,7 @@
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -103,7 +103,7 @@ def begin_statement(system: str, statement: str) -> Span | None:
 
 
 def end_statement(span: Span | None, error: BaseException | None = None) -> None:
-    """End what begin_statement began. Of an error its type is kept: its text may quote values."""
+    """End what begin_statement began, or another span. Of an error its type is kept: its text may quote values."""
     if span is not None:
         if error is not None:
             span.set_status(StatusCode.ERROR, type(error).__name__)
@@ -120,6 +120,25 @@ def statement_span(system: str, statement: str) -> Iterator[None]:
         end_statement(span, error)
         raise
     end_statement(span)
+
+
+@contextmanager
+def sending(queue: str, traceparents: Iterable[str]) -> Iterator[None]:
+    """The way of messages into a queue, around it: a span below each sender's that is recorded."""
+    spans = [
+        span_below(f"send {queue}", traceparent=traceparent, kind=SpanKind.PRODUCER)
+        for traceparent in traceparents
+        if traceparent.endswith("-01")  # thousands a second are not, and cost nothing here
+    ]
+    failed: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        for span in spans:
+            end_statement(span, failed)
 
 
 @lru_cache(maxsize=500)

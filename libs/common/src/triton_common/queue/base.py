@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid4
 
 from triton_common.errors import Unavailable
 from triton_common.messages import Message
+from triton_common.telemetry import sending
 
 PRIORITIES: Final = range(10)  # 0 goes first
 
@@ -90,12 +91,9 @@ class TaskQueue(ABC):
         if not messages:
             return []
         first = type(messages[0])
-        return await self.enqueue_many(
-            first.name,
-            [(None, message.model_dump(mode="json")) for message in messages],
-            queue=first.queue,
-            priority=priority,
-        )
+        payloads = [(None, message.model_dump(mode="json")) for message in messages]
+        with sending(first.queue, (message.traceparent for message in messages)):
+            return await self.enqueue_many(first.name, payloads, queue=first.queue, priority=priority)
 
     async def __aenter__(self) -> Self:
         """Nothing to open: a dead queue must not stop a start."""
