@@ -23,6 +23,18 @@ async def test_the_content_is_what_the_worker_sent(api, document):
     assert len(content["charts"]) == 3
 
 
+async def test_html_keeps_signs_at_their_amounts_and_long_words_on_the_page(api):
+    job = await api.job()
+    await api.claim(job)
+    told = api.document | {
+        "sections": [{"key": "risks", "title": "Risks", "paragraphs": [{"text": "A net of \u2212$566.83."}]}]
+    }
+    made = (await api.finish(job, document=told)).json()["document_id"]
+    page = (await api.get(f"/api/v1/documents/{made}", params={"format": "html"})).text
+    assert "\u2212\u2060$566.83." in page
+    assert "overflow-wrap: break-word" in page
+
+
 async def test_list_names_documents_without_their_content(api, document):
     listed = (await api.get("/api/v1/documents")).json()
     assert listed == {
