@@ -40,6 +40,15 @@ async def test_nothing_is_open(http, as_user):
     assert "http_requests_total" in (await http.get("/metrics")).text
 
 
+@pytest.mark.parametrize("name", agentos.FOREIGN)
+async def test_nobody_else_s_settings_close_it_to_staff(running, postgres_url, as_user, monkeypatch, name):
+    monkeypatch.setenv(name, "true")
+    async with running(agentos.build(Settings(database_url=SecretStr(postgres_url)))) as http:
+        for path in ("agents", "sessions", "traces", "registry"):
+            assert (await http.get(f"/{path}", headers=as_user("viewer"))).status_code == 200
+            assert (await http.get(f"/{path}")).status_code == 401
+
+
 async def test_only_admins_of_the_platform_run_agents(http, as_user):
     async def post(**who):
         form = {"message": "hello", "stream": "false"}

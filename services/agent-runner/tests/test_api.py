@@ -22,7 +22,7 @@ async def test_agents_are_listed_in_the_order_they_work(http, as_user):
     analyst, writer = answer.json()
     assert (analyst["name"], writer["name"]) == ("population_analyst", "proposal_writer")
     assert analyst["model"] == "offline:template"
-    assert analyst["prompt_version"] == "2"
+    assert analyst["prompt_version"] == "3"
     assert set(writer["output_schema"]["required"]) == {
         *("executive_summary", "financial_case", "assumptions", "risks", "next_steps"),
     }

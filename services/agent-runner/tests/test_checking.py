@@ -40,6 +40,8 @@ def codes(text: str) -> list[str]:
         "People with type II diabetes, rather than others; the most important of them.",
         "MI, CD and MCI, e.g. in the U.S.A.; a {{members}}-member group, {{members}}'s and ({{members}}).",
         "May we ask you to march on?",
+        "A larger group would save, with lower cost; the top conditions by cost, primary care, and a nurse's practice.",
+        "\u03b2-blockers, a CT scan, an MD, and the quarter's end; \u00c5ngstr\u00f6m, caf\u00e9.",
         "The one-time fee is for one-on-one coaching and a second opinion.",
         "",
     ],
@@ -99,6 +101,46 @@ def test_grounded_text_passes(text):
         ("The twentieth.", "number_word"),
         ("A decade on.", "number_word"),
         ("A tenfold effect.", "number_word"),
+        ("A hundredfold effect.", "number_word"),
+        ("A quintile.", "percentage"),
+        ("{{pmpm}} per mille.", "percentage"),
+        ("In the forties.", "number_word"),
+        ("Some fiftyish members, or twentysomethings.", "number_word"),
+        ("Multimillion savings.", "number_word"),
+        ("The final quarter of it.", "number_word"),
+        ("An order of magnitude.", "number_word"),
+        ("{{members}} k members.", "number_word"),
+        ("{{members}}-fold.", "number_word"),
+        ("Stage iv, or xii of them.", "number_word"),
+        ("XL", "number_word"),
+        ("On Friday.", "date"),
+        ("In the summer.", "date"),
+        ("Within months.", "date"),
+        ("Almost everyone qualifies.", "comparison"),
+        ("Virtually nobody.", "comparison"),
+        ("Their cost is considerably higher.", "comparison"),
+        ("They cost far more.", "comparison"),
+        ("The larger part.", "comparison"),
+        ("The main driver of cost.", "comparison"),
+        ("The bulk of it, the lion\u2019s share.", "comparison"),
+        ("Savings surpass fees.", "comparison"),
+        ("Cost went up, and keeps rising.", "comparison"),
+        ("Below the mean.", "comparison"),
+        ("Nearly {{members}} members.", "comparison"),
+        ("Minus {{pmpm}}.", "comparison"),
+        ("{{pmpm}} times as high.", "comparison"),
+        ("{{members}} or more, {{members}}+.", "comparison"),
+        ("See https://example.com/offer for it.", "link"),
+        ("See example.com/offer for it.", "link"),
+        ("Write to sales@example.com now.", "link"),
+        ("**Savings** come first.", "markup"),
+        ("# Savings", "markup"),
+        ("- Savings", "markup"),
+        ("<b>Savings</b>", "markup"),
+        ("`Savings`", "markup"),
+        ("[{{members}}](here)", "markup"),
+        ("About ~{{members}} of them.", "markup"),
+        ("All is well \U0001f4af.", "picture"),
     ],
 )
 def test_ungrounded_text_is_found(text, code):
@@ -154,6 +196,15 @@ def test_ungrounded_text_is_found(text, code):
         "\uff5b\uff5bmembers\uff5d\uff5d",
         "{{members}} thousand",
         "\u25a1{{nothing}}",
+        "t/w/e/l/v/e members",
+        "t\u2014w\u2014o members",
+        "\u0455\u0456\u0445 members",  # Cyrillic letters alone
+        "\u1d1b\u1d21\u1d0f members",  # small capitals
+        "\u2c7c\ua4f3\ua4f4 members",  # Lisu
+        "\U0001f173\U0001f174\U0001f17d members",  # on black squares
+        "\U0001f1f9\U0001f1fc\U0001f1f4 members",  # flags
+        "\U0001f51f members",
+        "\U0001f947 of them",
     ],
 )
 def test_no_disguise_helps(text):
@@ -164,6 +215,18 @@ def test_what_cannot_be_seen_is_not_shown():
     paragraph = render("Mem\u200bbers:\u202e {{mem\u2060bers}}\x00\n\nin all.", facts())
 
     assert paragraph.text == "Members: 27 in all."
+
+
+@pytest.mark.parametrize("blank", ["\u3164", "\u115f", "\uffa0", "\u2800", "\u200a", "\u00a0"])
+def test_what_looks_like_space_is_shown_as_space(blank):
+    assert render(f"tw{blank}elve", facts()).text == "tw elve"
+
+
+def test_the_clients_own_names_and_addresses_may_be_written():
+    own = Grounding(facts(), own_words=["\u0417\u0434\u043e\u0440\u043e\u0432\u044c\u0435 of example.com"])
+
+    assert not own.check("\u0417\u0434\u043e\u0440\u043e\u0432\u044c\u0435, see example.com.", place="x")
+    assert own.check("\u041f\u043b\u0430\u043d, see example.com/pay.", place="x")
 
 
 def test_the_clients_own_comparison_is_allowed_in_its_phrase():
@@ -190,6 +253,8 @@ def test_a_fault_names_its_place_and_words():
         ("E11*", ["E11", "E11.9", "E1165"], ["E12", "E11%", "E11=500", "$E11", "E11/27"]),
         ("4*", [], ["4", "41", "44054006", "4*"]),
         ("250", [], ["250", "2500"]),
+        ("250.00", [], ["250.00"]),
+        ("A*", ["A09", "A41.9"], ["A5000000", "A50=5"]),
     ],
 )
 def test_a_code_that_qualifies_is_no_way_for_figures(code, allowed, refused):

@@ -33,7 +33,7 @@ def test_a_job_is_claimed_run_and_finished_with_a_document(platform: Platform, w
         *("executive_summary", "population", "cost_drivers", "programme_fit"),
         *("financial_case", "assumptions", "risks", "next_steps"),
     ]
-    assert document.prompt_versions == {"population_analyst": "2", "proposal_writer": "2"}
+    assert document.prompt_versions == {"population_analyst": "3", "proposal_writer": "3"}
     shown = {fact.id: fact.display for fact in document.facts}
     assert (shown["members"], shown["pmpm"], shown["cohort.members"]) == ("1,000", "$500.00", "100")
     assert not worker.running

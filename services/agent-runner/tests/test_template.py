@@ -144,6 +144,17 @@ def test_no_reply_breaks_the_parser(reply):
     assert (output is None) == bool(faults)
 
 
+def test_a_string_may_break_its_line():
+    output, faults = replies.parse('{"text": "{{members}} members\nare in it."}', Headline)
+
+    assert output == Headline(text="{{members}} members\nare in it.")
+    assert not faults
+
+
+def test_a_number_beyond_measure_is_no_answer():
+    assert replies.parse(f'{{"text": {"1" * 5000}}}', Headline) == (None, [replies.MISSING])
+
+
 def test_texts_are_found_at_any_depth():
     class Deep(BaseModel):
         title: str

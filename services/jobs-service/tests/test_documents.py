@@ -23,6 +23,18 @@ async def test_the_content_is_what_the_worker_sent(api, document):
     assert len(content["charts"]) == 3
 
 
+async def test_html_keeps_signs_at_their_amounts_and_long_words_on_the_page(api):
+    job = await api.job()
+    await api.claim(job)
+    told = api.document | {
+        "sections": [{"key": "risks", "title": "Risks", "paragraphs": [{"text": "A net of \u2212$566.83."}]}]
+    }
+    made = (await api.finish(job, document=told)).json()["document_id"]
+    page = (await api.get(f"/api/v1/documents/{made}", params={"format": "html"})).text
+    assert "\u2212\u2060$566.83." in page
+    assert "overflow-wrap: break-word" in page
+
+
 async def test_list_names_documents_without_their_content(api, document):
     listed = (await api.get("/api/v1/documents")).json()
     assert listed == {
@@ -89,10 +101,16 @@ async def test_another_clients_documents_do_not_exist(api, document, nobody):
         ("text/html;q=0.2, text/markdown;q=0.7", None, "text/markdown"),
         ("text/html;q=much, text/markdown;q=0.1", None, "text/markdown"),
         ("text/html;q=0", None, "application/json"),
+        ("text/html;q=7", None, "application/json"),
+        ("text/*", None, "text/markdown"),
+        ("text/*, text/markdown;q=0.5", None, "text/html"),
+        ("application/json;q=0, */*", None, "text/markdown"),
+        ("application/pdf;q=0.9, */*;q=0.1", None, "application/pdf"),
         ("application/pdf", None, "application/pdf"),
         ("text/html", "pdf", "application/pdf"),
         ("application/json", "html", "text/html"),
         ("text/html", "md", "text/markdown"),
+        ("text/html", "markdown", "text/markdown"),
         ("text/html", "json", "application/json"),
     ],
 )
@@ -102,6 +120,12 @@ async def test_the_form_is_what_was_asked_for(api, document, accept, form, media
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].split(";")[0] == media_type
     assert answer.headers["Vary"] == "Accept"
+
+
+@pytest.mark.parametrize("query", ["?client=1", "?job_id=1", "?limit=0", "/{id}?format=html&format=pdf"])
+async def test_a_query_that_is_not_understood_is_refused(api, document, query):
+    answer = await api.get(f"/api/v1/documents{query.format(id=document['id'])}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
 
 
 async def test_a_form_that_is_none_is_refused(api, document):

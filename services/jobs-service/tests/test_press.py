@@ -76,6 +76,40 @@ async def test_a_text_is_text_whatever_it_says(text):
     assert shown.count("".join(text.split()[:1])) >= 3
 
 
+@pytest.mark.parametrize(
+    ("text", "is_shown"),
+    [
+        ("Caf\u00e9 \u0417\u0434\u0440\u0430\u0432 \u03b1\u03b2 \u05e9\u05dc\u05d5\u05dd", True),
+        ("\u221227 \u20ac \u2192 \u2026", True),
+        ("\u5e73\u5b89 Insurance", False),
+        ("\u0e44\u0e17\u0e22", False),
+    ],
+)
+async def test_a_character_without_a_font_is_no_silent_box(text, is_shown):
+    shown = text_of(await Press().pdf(public(title=text)))
+    assert ("characters that no font here has" in shown) is not is_shown
+
+
+async def test_what_is_too_long_stays_on_the_page():
+    word = "Verylongprogrammename" * 9  # 189 characters; no line of a page has room for 120
+    content = await Press().pdf(public(title=word, notice=word, sections=paragraphs(word, "\u5e73" * 200)))
+    lines = [line for page in PdfReader(BytesIO(content)).pages for line in page.extract_text().splitlines()]
+    assert max(map(len, lines)) < 120
+
+
+async def test_an_amount_keeps_its_sign_on_its_line():
+    words = [f"{'x' * length} \u2212$566.83" for length in range(60, 90)]
+    content = await Press().pdf(public(sections=paragraphs(*words)))
+    lines = [line for page in PdfReader(BytesIO(content)).pages for line in page.extract_text().splitlines()]
+    assert not [line for line in lines if line.rstrip().endswith("\u2212")]
+
+
+async def test_a_label_without_a_font_is_no_silent_box():
+    points = [{"label": "\u5e73\u5b89", "value": "1"}]
+    chart = {"key": "c", "title": "T", "kind": "bar", "unit": "USD", "points": points}
+    assert "characters that no font here has" in text_of(await Press().pdf(public(charts=[chart])))
+
+
 async def test_labels_in_charts_are_text_too():
     label = "</text><image href='file:///etc/passwd'/> & <b>"
     chart = {"key": "c", "title": "T", "kind": "bar", "unit": "USD", "points": [{"label": label, "value": "1"}]}

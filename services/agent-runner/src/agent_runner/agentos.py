@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 SCHEMA: Final = "agentos"
+FOREIGN: Final = ("OS_SECURITY_KEY", "AUTHORIZATION_ENABLED", "JWT_VERIFICATION_KEY", "JWT_JWKS_FILE")
+"""With one of these in the environment agno's routes would ask for other tokens than ours."""
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _READ: Final = require("agents:read").dependency
 _ADMIN: Final = require("service-accounts:admin").dependency
@@ -88,6 +90,8 @@ def build(settings: Settings | None = None) -> "FastAPI":
     """The app. Ours are `/health/live`, `/health/ready` and Prometheus' `/metrics`; everything else is AgentOS'."""
     chosen = settings or Settings()
     os.environ["AGNO_TELEMETRY"] = "false"
+    for name in FOREIGN:
+        os.environ.pop(name, None)
     providers.silence()
     models = Models(chosen)
     database_url = chosen.database_url.get_secret_value()
@@ -99,7 +103,7 @@ def build(settings: Settings | None = None) -> "FastAPI":
         version=version("agent-runner"),
         db=db,
         agents=[agent.build(_model(agent.name, models, chosen)) for agent in AGENTS],
-        # not from the environment, where these names are nobody's: ENV, OS_SECURITY_KEY, AUTHORIZATION_ENABLED, …
+        # not from the environment, where these names are nobody's: ENV, DOCS_ENABLED, CORS_ORIGIN_LIST, …
         settings=AgnoAPISettings(
             env="prd", docs_enabled=False, os_security_key=None, authorization_enabled=False, cors_origin_list=[]
         ),

@@ -15,15 +15,20 @@ from triton_common.schemas import ClaimedJob, Fact, Paragraph, ProblemDetail
 
 REFERENCE: Final = re.compile(r"\{\{\s*([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*)\s*\}\}")
 SNOMED_DIGITS: Final = 6  # at least (SNOMED CT Technical Implementation Guide, SCTID)
-_CODE: Final = re.compile(r"[a-z0-9.]+")
+_CODE: Final = re.compile(r"[a-z]\d[0-9a-z](?:\.?[0-9a-z]{1,4})?")  # ICD-10-CM's shape
 _BRACES: Final = re.compile(r"\S*[{}]\S*")
 # what would make another figure of one: {{a}}{{b}}, {{a}}.{{b}}, {{a}}k, -{{a}}
 _GLUED: Final = re.compile(rf"{BLANK}[^\s{BLANK}]{{0,2}}{BLANK}|[\w+\-\u2010-\u2015\u2212]{BLANK}|{BLANK}(?:\w|[.,]\w)")
+# a text is shown as it stands, mark-up and all
+_MARKUP: Final = re.compile(r"\*\*|__|`|~|^\s*(?:#{1,6}|[*+\u2022-]|>)\s|\]\(|</?[a-zA-Z!]")
 _NEAR: Final = 150  # characters of a sentence that are told, on either side
 ISSUES: Final = {
     "comparison": "says how figures compare: use a comparison fact, or leave it out",
     "date": "must be a reference to a fact, as every date or time",
-    "mixed_letters": "mixes letters of several scripts",
+    "foreign_letters": "has letters of another script: write English, and names as references",
+    "link": "is a link or an address: leave it out",
+    "markup": "is mark-up: write plain sentences",
+    "picture": "is a picture: write words",
 }
 
 
@@ -40,7 +45,9 @@ class Grounding:
         patterns = [code.lower() for code in codes]
         # figures are no codes: a stem must begin with a letter, and a number be as long as SNOMED's identifiers
         self._stems = tuple(code.rstrip("*") for code in patterns if code.endswith("*") and code[0].isalpha())
-        self._codes = {code for code in patterns if not code.isdigit() or len(code) >= SNOMED_DIGITS}
+        self._codes = {
+            code for code in patterns if code[0].isalpha() or (code.isdigit() and len(code) >= SNOMED_DIGITS)
+        }
 
     @classmethod
     def of(cls, job: ClaimedJob, facts: Mapping[str, Fact]) -> "Grounding":
@@ -62,6 +69,8 @@ class Grounding:
         for key in REFERENCE.findall(text):
             if key not in self._facts:
                 yield "unknown_fact", f"there is no fact {{{{{key}}}}}"
+        for match in _MARKUP.finditer(text):
+            yield "markup", f"“{match.group().strip()}” in “{_sentence(text, match.start())}” {ISSUES['markup']}"
         rest = searchable(REFERENCE.sub(BLANK, text.replace(BLANK, " ")))
         for match in _BRACES.finditer(rest):
             yield "bad_reference", f"“{_shown(match.group())}” is no reference; write {{{{id}}}}"

@@ -67,15 +67,16 @@ def texts(output: BaseModel) -> Iterator[tuple[str, str]]:
 
 
 def _objects(reply: str) -> tuple[list[str], bool]:
-    """(every outermost JSON object in a text, without the commas that end a list; whether the first that is none began
-    with a quoted key and ends with the text)."""
-    decoder, at = json.JSONDecoder(), 0
+    """(every outermost JSON object in a text, without the commas that end a list, and line breaks in its strings
+    escaped; whether the first that is none began with a quoted key and ends with the text)."""
+    decoder, at = json.JSONDecoder(strict=False), 0
     found: list[str] = []
     is_open: bool | None = None
     while (at := reply.find("{", at)) >= 0:
         for _ in range(COMMAS):
             try:
-                _, end = decoder.raw_decode(reply, at)
+                value, end = decoder.raw_decode(reply, at)
+                found.append(json.dumps(value))
             except RecursionError:
                 return found, False
             except json.JSONDecodeError as error:
@@ -84,8 +85,9 @@ def _objects(reply: str) -> tuple[list[str], bool]:
                     continue
                 if is_open is None and reply[at + 1 :].lstrip().startswith('"'):
                     is_open = error.pos >= len(reply.rstrip()) or error.msg.startswith("Unterminated string")
+            except ValueError:  # a number of thousands of digits
+                pass
             else:
-                found.append(reply[at:end])
                 at = end - 1
             break
         at += 1

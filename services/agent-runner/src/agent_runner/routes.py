@@ -6,14 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from sqlmodel import col
 
-from agent_runner.records import Status
-from agent_runner.schemas import AgentPublic, AgentRunDetail, AgentRunPublic, public
+from agent_runner.schemas import AgentPublic, AgentRunDetail, AgentRunPublic, AgentRunQuery, public
 from agent_runner.tables import AgentRun
 from agent_runner.writing import AGENTS
 from triton_common.auth import InsufficientScope, MissingToken, Principal, require
 from triton_common.db import DatabaseUnavailable, SessionDep, newest
 from triton_common.errors import NotFound, problems
-from triton_common.pages import CursorQuery, InvalidCursor, LimitQuery, once
+from triton_common.pages import InvalidCursor, once
 from triton_common.schemas import Page
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
@@ -46,25 +45,19 @@ async def list_agents(request: Request) -> list[AgentPublic]:
     dependencies=[once()],
     responses=problems(MissingToken, InsufficientScope, InvalidCursor, DatabaseUnavailable),
 )
-async def list_runs(  # noqa: PLR0917  FastAPI calls it by name
-    session: SessionDep,
-    principal: Reader,
-    job_id: Annotated[UUID | None, Query(description="Of this job")] = None,
-    agent: Annotated[str | None, Query(max_length=100, description="Of this agent")] = None,
-    status: Annotated[Status | None, Query(description="lost: its worker died, or another one has the job")] = None,
-    limit: LimitQuery = 50,
-    cursor: CursorQuery = None,
+async def list_runs(
+    session: SessionDep, principal: Reader, wanted: Annotated[AgentRunQuery, Query()]
 ) -> Page[AgentRunPublic]:
     """Runs of agents, newest first: each with its timing, tokens and cost, and why it failed. A job that is tried again
     has runs of each attempt."""
-    wanted = [
-        col(AgentRun.job_id) == job_id if job_id else None,
-        col(AgentRun.agent) == agent if agent else None,
-        col(AgentRun.status) == status if status else None,
+    given = [
+        col(AgentRun.job_id) == wanted.job_id if wanted.job_id else None,
+        col(AgentRun.agent) == wanted.agent if wanted.agent else None,
+        col(AgentRun.status) == wanted.status if wanted.status else None,
         col(AgentRun.client_id) == principal.client_id if principal.client_id else None,
     ]
-    conditions = [condition for condition in wanted if condition is not None]
-    runs, following = await newest(session, AgentRun, *conditions, limit=limit, cursor=cursor)
+    conditions = [condition for condition in given if condition is not None]
+    runs, following = await newest(session, AgentRun, *conditions, limit=wanted.limit, cursor=wanted.cursor)
     items = [AgentRunPublic(**public(run, with_traceback=_is_admin(principal))) for run in runs]
     return Page(items=items, next_cursor=following)
 

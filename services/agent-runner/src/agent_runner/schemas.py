@@ -15,6 +15,16 @@ Cost = Annotated[Decimal, PlainSerializer(lambda value: f"{value:.6f}", when_use
 """Six decimals: a short call costs less than a cent."""
 
 
+class AgentRunQuery(Schema):
+    """A page of the runs that meet all conditions given; a parameter that is unknown is refused."""
+
+    job_id: UUID | None = Field(default=None, description="Of this job")
+    agent: str | None = Field(default=None, max_length=100, description="Of this agent")
+    status: Status | None = Field(default=None, description="lost: its worker died, or another one has the job")
+    limit: int = Field(default=50, ge=1, le=200, description="Items a page")
+    cursor: str | None = Field(default=None, max_length=500, description="next_cursor of the page before")
+
+
 class AgentPublic(Schema):
     """An agent as it runs at present."""
 

@@ -92,6 +92,11 @@ def _escaped_markdown(text: object) -> str:
     return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 
+def _kept(text: str) -> str:
+    """With the sign of each amount on the line of its figures; browsers may break a line between them."""
+    return text.replace("\u2212", "\u2212\u2060")
+
+
 def _day(moment: datetime) -> str:
     return f"{moment.day} {moment:%B %Y}"
 
@@ -112,7 +117,13 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
-    environment.filters |= {"md": _escaped_markdown, "day": _day, "amount": charts.amount, "styled": _styled}
+    environment.filters |= {
+        "md": _escaped_markdown,
+        "kept": _kept,
+        "day": _day,
+        "amount": charts.amount,
+        "styled": _styled,
+    }
     environment.globals |= {
         "bars": charts.bars,
         "line": charts.line,

@@ -68,4 +68,6 @@ async def _typeset(data: bytes) -> bytes:
         said = trouble[-500:].decode(errors="replace")
         logger.bind(status=status, said=said).error("typesetting failed")
         raise PdfFailed
+    if trouble:
+        logger.bind(said=trouble[-500:].decode(errors="replace")).warning("a PDF is not as it should be")
     return content

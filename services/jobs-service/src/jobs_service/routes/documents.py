@@ -11,7 +11,7 @@ from jobs_service.documents import DocumentNotFound, FactNotFound
 from jobs_service.models import Document
 from jobs_service.press import PdfBusy
 from jobs_service.routes.state import ERRORS, accepted
-from jobs_service.schemas.documents import DocumentPublic, DocumentSummary, FactOrigin
+from jobs_service.schemas.documents import DocumentPublic, DocumentQuery, DocumentSummary, FactOrigin
 from triton_common.audit import Event, recorded
 from triton_common.auth import KeysUnavailable, Principal, require
 from triton_common.db import Database, DatabaseDep, DatabaseUnavailable, SessionDep, transaction
@@ -23,7 +23,7 @@ from triton_common.trail import AuditUnavailable
 router = APIRouter(prefix="/api/v1/documents", tags=["documents"], responses=problems(*ERRORS, AuditUnavailable))
 
 Reader = Annotated[Principal, require("documents:read")]
-Form = Literal["json", "md", "html", "pdf"]
+Form = Literal["json", "md", "markdown", "html", "pdf"]
 
 MEDIA_TYPES: dict[str, Form] = {
     "application/json": "json",
@@ -43,30 +43,31 @@ async def list_documents(
     session: SessionDep,
     event: Annotated[Event, recorded("document.listed")],
     principal: Reader,
-    limit: LimitQuery = 50,
-    cursor: CursorQuery = None,
-    client_id: Annotated[UUID | None, Query()] = None,
-    prospect_id: Annotated[UUID | None, Query()] = None,
-    value_proposition_id: Annotated[UUID | None, Query()] = None,
-    job_id: Annotated[UUID | None, Query()] = None,
+    wanted: Annotated[DocumentQuery, Query()],
 ) -> Page[DocumentSummary]:
     """List documents, newest first, without their content."""
-    conditions = [col(Document.client_id) == owner for owner in (client_id, principal.client_id) if owner is not None]
-    if prospect_id is not None:
-        conditions.append(col(Document.prospect_id) == prospect_id)
-    if value_proposition_id is not None:
-        conditions.append(col(Document.value_proposition_id) == value_proposition_id)
-    if job_id is not None:
-        conditions.append(col(Document.job_id) == job_id)
-    page = await documents.summaries(session, *conditions, limit=limit, cursor=cursor)
+    conditions = [
+        col(Document.client_id) == owner for owner in (wanted.client_id, principal.client_id) if owner is not None
+    ]
+    if wanted.prospect_id is not None:
+        conditions.append(col(Document.prospect_id) == wanted.prospect_id)
+    if wanted.value_proposition_id is not None:
+        conditions.append(col(Document.value_proposition_id) == wanted.value_proposition_id)
+    if wanted.job_id is not None:
+        conditions.append(col(Document.job_id) == wanted.job_id)
+    page = await documents.summaries(session, *conditions, limit=wanted.limit, cursor=wanted.cursor)
     event.tell(
-        client_id=principal.client_id or client_id, prospect_id=prospect_id, job_id=job_id, items=len(page.items)
+        client_id=principal.client_id or wanted.client_id,
+        prospect_id=wanted.prospect_id,
+        job_id=wanted.job_id,
+        items=len(page.items),
     )
     return page
 
 
 @router.get(
     "/{document_id}",
+    dependencies=[once()],
     response_model=DocumentPublic,
     responses={
         **problems(DocumentNotFound, KeysUnavailable, DatabaseUnavailable, AuditUnavailable, PdfBusy),
@@ -104,7 +105,7 @@ async def read_document(
         case "json":
             response.headers["Vary"] = "Accept"
             return document
-        case "md":
+        case "md" | "markdown":
             return _file(documents.markdown(document), "text/markdown", documents.filename(document, "md"))
         case "html":
             return _file(documents.html(document), "text/html", documents.filename(document, "html"))

@@ -47,18 +47,30 @@ IdempotencyKeyHeader = Annotated[
 
 
 def accepted(request: Request, *media_types: str) -> str:
-    """The one of these that the Accept header likes best, by its q values, then its order; the first without."""
-    best, chosen = 0.0, media_types[0]
-    for part in ",".join(request.headers.getlist("accept")).split(","):
-        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    """The one of these that the Accept header likes best, by its q values, then its order; the first without. A
+    range such as text/* comes after the types that the header names, and stands for the first of the others."""
+    wanted = [
+        [piece.strip().lower() for piece in part.split(";")]
+        for part in ",".join(request.headers.getlist("accept")).split(",")
+    ]
+    named = {media_type for media_type, *_ in wanted}
+    best, chosen = (0.0, True), media_types[0]
+    for media_type, *parameters in wanted:
         quality = next((_quality(piece[2:]) for piece in parameters if piece.startswith("q=")), 1.0)
-        if media_type in media_types and quality > best:
-            best, chosen = quality, media_type
+        in_range = (
+            offered
+            for offered in media_types
+            if offered not in named and media_type in ("*/*", f"{offered.partition('/')[0]}/*")
+        )
+        match = media_type if media_type in media_types else next(in_range, None)
+        if match and (rank := (quality, match == media_type)) > best:
+            best, chosen = rank, match
     return chosen
 
 
 def _quality(text: str) -> float:
     try:
-        return float(text)
+        quality = float(text)
     except ValueError:
         return 0.0
+    return quality if 0 <= quality <= 1 else 0.0

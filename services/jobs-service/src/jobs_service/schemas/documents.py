@@ -5,10 +5,19 @@ from uuid import UUID
 
 from pydantic import Field
 
-from jobs_service.schemas.shared import Public
+from jobs_service.schemas.shared import PageQuery, Public
 from triton_common.schemas import DocumentContent, Fact, ReportQuery, Schema
 
 _VERSION: Final = Field(description="Counts the documents of this prospect and value proposition, from 1")
+
+
+class DocumentQuery(PageQuery):
+    """A page of the documents that meet all conditions given."""
+
+    client_id: UUID | None = None
+    prospect_id: UUID | None = None
+    value_proposition_id: UUID | None = None
+    job_id: UUID | None = None
 
 
 class DocumentSummary(Public):
