@@ -140,6 +140,18 @@ async def test_a_bad_row_is_named_and_nothing_is_stored(prospect: Prospect, row:
     assert await total(prospect) == "0.00"
 
 
+async def test_what_the_engines_parsers_take_for_numbers_and_dates_is_refused(prospect: Prospect):
+    amounts = ["1.234.567", "1..2", "1.2.", ".", "-", "+", "e5", ".e1", "1,234.5", "0x10", "1_000", "1e400"]
+    dates = ["2024-05-31T13:45:00+99:99", "2024-05-31T13:45:00+00:99", "2024-05-31T24:00:00Z", "2024-05-31Z"]
+    rows = [GOOD.replace("100.10", f'"{amount}"') for amount in amounts]
+    rows += [GOOD.replace("2024-01-31", date) for date in dates]
+    answer = await prospect.send("claims", claims(*rows))
+    assert places(answer) == [
+        *((f"line {line}, column paid", "invalid_number") for line in range(2, 14)),
+        *((f"line {line}, column service_date", "invalid_date") for line in range(14, 18)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
