@@ -87,7 +87,7 @@ def inputs_of(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset, s
         match uploaded.kind:
             case "parquet":
                 footer = parquet.footer(uploaded.path)
-                header = [column for column in footer.columns if column not in footer.nested]
+                header = [column for column in footer.columns if column not in footer.unread]
                 lists = footer.lists
             case "ndjson":
                 # a key that comes later for the first time is read too; what is needed must be there from the start

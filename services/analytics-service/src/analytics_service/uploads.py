@@ -115,9 +115,8 @@ async def received(
 
     Raises UploadTypeNotSupported, InvalidGzip, InvalidZstd, InvalidParquet, InvalidMultipart, ContentTooLarge.
     """
-    kind, _, parameters = headers.get("content-type", "").lower().partition(";")
-    kind = kind.strip()
-    charset = parameters.partition("charset=")[2].strip(' "')
+    kind, *parameters = (part.strip() for part in headers.get("content-type", "").lower().split(";"))
+    charset = next((text[8:].strip('"') for text in parameters if text.startswith("charset=")), "")
     if kind not in (*KINDS, FORM) or charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise UploadTypeNotSupported
     encoding = headers.get("content-encoding", "").strip().lower()
