@@ -110,8 +110,8 @@ class Time(Column):
 
 
 def amount(text: str) -> str:
-    """SQL of a text's number with four decimals, NULL for what is none. The engine's parser of decimals alone would take
-    1.234.567 for 1.2345 and a lone - for 0; its parser of floats does not."""
+    """SQL of a text's number with four decimals, NULL for what is none. The engine's parser of decimals alone would
+    take 1.234.567 for 1.2345 and a lone - for 0; its parser of floats does not."""
     return f"if(isNull(toFloat64OrNull({text})), NULL, toDecimal64OrNull({text}, 4))"
 
 

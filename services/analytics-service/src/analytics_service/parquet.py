@@ -79,7 +79,7 @@ def _footer(meta: dict[int, Any]) -> Footer:
         names.append(name)
         inside = schema[at : (at := _after(schema, at))]
         if len(inside) > 1 or element.get(3) == REPEATED:
-            # a list is a repeated leaf, or a group of one repeated group of one leaf; two leaves are a map or a structure
+            # a list is a repeated leaf, or a group of one repeated group of one leaf; two leaves are a map
             leaves = sum(1 for one in inside if not one.get(5))
             listed = leaves == 1 and any(one.get(3) == REPEATED for one in inside[:2])
             (lists if listed else unread).add(name)

@@ -87,13 +87,11 @@ async def cost_trend(clickhouse: ClickHouse, scope: Scope) -> CostTrendReport:
             )
         )
         members -= row["ended"]
-    kept = suppression.shown(trend, lambda row: fewest[row.month], smallest=scope.smallest, add_up=True)
+    kept = suppression.shown(trend, lambda row: fewest[row.month], smallest=scope.smallest)
     return CostTrendReport(rows=kept, suppressed=len(trend) - len(kept))
 
 
 def by_category(row: Mapping[str, Any], scope: Scope) -> dict[CostCategory, Decimal]:
     """What BY_CATEGORY found, without what is of too few members."""
-    kept = suppression.shown(
-        CATEGORIES, lambda name: int(row.get(f"{name}_members", 0)), smallest=scope.smallest, add_up=True
-    )
+    kept = suppression.shown(CATEGORIES, lambda name: int(row.get(f"{name}_members", 0)), smallest=scope.smallest)
     return {name: row.get(f"{name}_paid", Decimal(0)) for name in kept}
