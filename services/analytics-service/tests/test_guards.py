@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 from conftest import NewProspect, Prospect
 from extracts import csv_of, population
 from test_reports import loaded
@@ -111,6 +112,46 @@ async def test_a_runaway_query_ends_in_time_and_the_next_is_answered(app, http, 
         reader.rows("SELECT number FROM numbers(300000)")
     assert reader.rows("SELECT 1 AS one") == [{"one": 1}]
     assert (await prospect.send("claims", csv_of(population(6, pharmacy_claims=False).claims))).status_code == 201
+
+
+async def test_what_a_query_that_failed_had_answered_is_in_no_other_answer(app, http):
+    """The embedded engine keeps it, and would put it before the next: another prospect's rows."""
+    for engine in (app.state.clickhouse._readers._clients[0], app.state.clickhouse._writer._clients[0]):
+        for failing in (
+            "SELECT number, 'first' AS whose FROM numbers(300000) SETTINGS max_result_rows = 200000",
+            "SELECT number, 'first' AS whose, throwIf(number = 250000) FROM numbers(300000)",
+        ):
+            asked = (
+                failing if engine is not app.state.clickhouse._readers._clients[0] else failing.partition(" SETT")[0]
+            )
+            with pytest.raises((QueryTooLarge, ClickhouseUnavailable)):
+                engine.rows(asked)
+            assert engine.rows("SELECT number, 'second' AS whose FROM numbers(1)") == [{"number": 0, "whose": "second"}]
+
+
+class Polluted:
+    """A client whose every answer begins with somebody else's rows."""
+
+    closed = False
+
+    def raw_query(self, *_: Any, **__: Any) -> bytes:
+        """More than was asked for."""
+        return b"7\n1\n"
+
+    def command(self, *_: Any, **__: Any) -> None:
+        """Fails."""
+        raise DatabaseError
+
+    def close(self) -> None:
+        """Once and for all."""
+        self.closed = True
+
+
+def test_a_client_that_goes_on_answering_what_was_not_asked_is_closed():
+    client = Polluted()
+    with pytest.raises(ClickhouseUnavailable):
+        Engine(client, embedded=True).command("SELECT 1")  # type: ignore[arg-type]
+    assert client.closed
 
 
 async def test_a_server_that_takes_calls_and_never_answers_is_noticed_in_bounded_time():

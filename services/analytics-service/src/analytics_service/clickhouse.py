@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, Self, TypeVar, cast
@@ -40,6 +40,7 @@ LIMITS: Final[Mapping[str, int]] = {
 }
 """What a query of a reader may take, beside its time."""
 BLOCK: Final = 65_536  # rows of a part as it is written
+DRAINS: Final = 5  # one is enough
 MOST_PARTS: Final = 2_500  # of a partition; the engine takes 3,000
 WRITING: Final = {
     "async_insert": 0,  # rows are there when the statement has answered
@@ -58,7 +59,8 @@ OUT_OF_ROOM: Final = ("MEMORY_LIMIT_EXCEEDED", "TOO_MANY_ROWS", "TOO_MANY_ROWS_O
 # What the engine says of rows that it cannot read, and throwIf of rows that we refuse
 REFUSED: Final = re.compile(
     "CANNOT_PARSE_.*|CANNOT_READ_.*|CANNOT_CONVERT_TYPE|INCORRECT_DATA|UNEXPECTED_END_OF_FILE|BAD_ARGUMENTS|"
-    "NOT_IMPLEMENTED|TYPE_MISMATCH|TOO_LARGE_.*|.*DECOMPRESS.*|FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"
+    "ARGUMENT_OUT_OF_BOUND|CANNOT_ALLOCATE_MEMORY|LOGICAL_ERROR|NOT_IMPLEMENTED|TYPE_MISMATCH|TOO_LARGE_.*|"
+    ".*DECOMPRESS.*|FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"
 )
 READING: Final = {
     "storage_file_read_method": "pread",  # not mapped: a file's pages would count as ours, and cost more
@@ -107,11 +109,11 @@ class RowsRefused(Exception):
 class Engine:
     """One client: what may be asked of ClickHouse. For use in a lane's thread; values are bound, never formatted in."""
 
-    def __init__(self, client: Client, *, reads_files: bool = False, cluster: str = "") -> None:
+    def __init__(self, client: Client, *, embedded: bool = False, cluster: str = "") -> None:
         self._client = client
         self._cluster = cluster
-        self.reads_files = reads_files
-        """Whether the engine reads files of ours by their path: the embedded one does."""
+        self.embedded = embedded
+        """Whether the engine is in this process: nobody else opens it, and it reads files of ours by their path."""
 
     def close(self) -> None:
         """Close the client."""
@@ -119,7 +121,7 @@ class Engine:
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """Run a query."""
-        with _translated():
+        with self._asking():
             return list(self._client.query(sql, parameters=dict(parameters or {})).named_results())
 
     def row(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Row:
@@ -128,17 +130,17 @@ class Engine:
 
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that answers nothing."""
-        with _translated():
+        with self._asking():
             self._client.command(sql, parameters=dict(parameters or {}))
 
     def create(self, sql: str) -> bool:
         """Make a table; false when there is one of its name."""
-        try:
-            self._client.command(sql)
-        except ClickHouseError as error:
-            if getattr(error, "name", None) == "TABLE_ALREADY_EXISTS":
-                return False
-            with _translated():
+        with self._asking():
+            try:
+                self._client.command(sql)
+            except ClickHouseError as error:
+                if getattr(error, "name", None) == "TABLE_ALREADY_EXISTS":
+                    return False
                 raise
         return True
 
@@ -162,14 +164,14 @@ class Engine:
 
     def load(self, sql: str, parameters: Mapping[str, Any]) -> None:
         """Run an INSERT … SELECT over a file or a staging table. Raises RowsRefused."""
-        with _translated(refusing=True):
+        with self._asking(refusing=True):
             self._client.command(sql, parameters=dict(parameters), settings=READING)
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert a few rows. They travel as data: unlike parameters, no log of a server shows them."""
         # the driver's own insert() would import pandas, which takes seconds
         lines = "\n".join(json.dumps(row, default=str) for row in rows)
-        with _translated():
+        with self._asking():
             self._client.raw_insert(
                 table,
                 column_names=list(rows[0]),
@@ -187,21 +189,42 @@ class Engine:
             "input_format_csv_allow_variable_number_of_columns": 1,
             "max_insert_threads": 1,  # rows stay in the file's order, and their numbers unique
         }
-        with path.open("rb") as file, _translated(refusing=True):
+        with path.open("rb") as file, self._asking(refusing=True):
             self._client.raw_insert(
                 table, column_names=list(columns), insert_block=file, fmt=FORMATS[kind], settings=settings
             )
 
     def copy_out(self, sql: str, file: IO[bytes]) -> None:
         """Write what a query answers, in ClickHouse's Native format."""
-        with _translated(), closing(cast("BinaryIO", self._client.raw_stream(sql, fmt="Native"))) as stream:
+        with self._asking(), closing(cast("BinaryIO", self._client.raw_stream(sql, fmt="Native"))) as stream:
             shutil.copyfileobj(stream, file)
 
     def copy_in(self, table: str, file: IO[bytes]) -> None:
         """Stream into a table what copy_out wrote: columns by their names, of any number of batches."""
         settings = {"max_partitions_per_insert_block": 0}
-        with _translated():
+        with self._asking():
             self._client.raw_insert(table, insert_block=cast("BinaryIO", file), fmt="Native", settings=settings)
+
+    @contextmanager
+    def _asking(self, *, refusing: bool = False) -> Iterator[None]:
+        try:
+            with _translated(refusing=refusing):
+                yield
+        except BaseException:
+            self._drain()
+            raise
+
+    def _drain(self) -> None:
+        """What a query that failed had answered so far, the embedded engine puts before the client's next answer: rows
+        that may be another prospect's. So ask until the answer is whole; a client that will not is closed."""
+        if not self.embedded:
+            return
+        for _ in range(DRAINS):
+            with suppress(ClickHouseError):
+                if self._client.raw_query("SELECT 1", fmt="TSV") == b"1\n":
+                    return
+        logger.critical("a client of the embedded engine answers what was not asked, and is closed")
+        self._client.close()
 
 
 @contextmanager
@@ -292,11 +315,17 @@ def _open(
         raise ClickhouseUnavailable from None
     return (
         Lane(
-            [Engine(client) for client in reading_clients], name="clickhouse-read", waiting=waiting, patience=patience
+            [Engine(client, embedded=embedded) for client in reading_clients],
+            name="clickhouse-read",
+            waiting=waiting,
+            patience=patience,
         ),
-        Lane([Engine(writer, reads_files=embedded, cluster=cluster)], name="clickhouse-write", waiting=waiting),
+        Lane([Engine(writer, embedded=embedded, cluster=cluster)], name="clickhouse-write", waiting=waiting),
         Lane(
-            [Engine(health)], name="clickhouse-health", waiting=waiting, patience=timedelta(seconds=2 * CONNECT_TIMEOUT)
+            [Engine(health, embedded=embedded)],
+            name="clickhouse-health",
+            waiting=waiting,
+            patience=timedelta(seconds=2 * CONNECT_TIMEOUT),
         ),
     )
 

@@ -131,7 +131,7 @@ def _loaded_in_place(
     It can when no row is bad, and no file is looked up from another: this is the way of most files, and costs little
     more than the engine's own INSERT … FROM file. Any other is staged, to be looked at closely.
     """
-    if not engine.reads_files or any(rows.lookups for rows in mapping.rows_of(batch.dataset)):
+    if not engine.embedded or any(rows.lookups for rows in mapping.rows_of(batch.dataset)):
         return None
     most = sum(given.most_rows for given in inputs) * len(mapping.rows_of(batch.dataset))
     try:
