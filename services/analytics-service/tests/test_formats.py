@@ -104,6 +104,18 @@ async def test_what_is_no_ndjson(prospect: Prospect, body: str, code: str):
     assert (answer.status_code, answer.json()["code"]) == (422, code)
 
 
+@pytest.mark.parametrize(
+    ("lines", "place", "issue"),
+    [
+        (["{}", "{", "{}"], "line 2", "is not a JSON object"),
+        (["{}", "", '{"x": "' + "y" * (1 << 20) + '"}'], "line 3", "is longer than 1048576 bytes"),
+    ],
+)
+async def test_a_line_among_the_first_that_is_no_ndjson_is_named(prospect, lines: list[str], place: str, issue: str):
+    answer = await prospect.send("claims", "\n".join(lines), headers=NDJSON)
+    assert [(one["field"], one["issue"]) for one in answer.json()["details"]] == [(place, issue)]
+
+
 WHOLE = packed(pl.DataFrame({"member_id": ["M-1"]}))
 
 

@@ -262,6 +262,20 @@ async def test_several_columns_of_a_row_are_named(prospect: Prospect):
     assert answer.json()["message"] == "1 row is not valid, and none was stored; see details."
 
 
+async def test_what_stands_there_is_told_by_its_kind(prospect: Prospect):
+    given = {
+        "12 dollars": "text",
+        "John Smith": "words",
+        "1/31/2024": "a date",
+        "-7": "a whole number",
+        "1e30": "a number",
+    }
+    answer = await prospect.send("claims", claims(*(GOOD.replace("100.10", text) for text in given), ",,,,,"))
+    told = [detail["issue"].rpartition("; what stands there is ")[2] for detail in answer.json()["details"][:5]]
+    assert told == list(given.values())
+    assert {detail["issue"] for detail in answer.json()["details"][5:]} == {"must not be empty"}
+
+
 async def test_lines_are_those_of_the_file(prospect: Prospect):
     """Quoted fields span lines; blank lines and the end's are no rows; the header is line 1."""
     bad = GOOD.replace("100.10", "-3")
@@ -338,6 +352,13 @@ async def test_an_empty_file(prospect: Prospect, body: str):
 async def test_a_file_that_is_no_csv_text(prospect: Prospect, body: bytes):
     answer = await prospect.send("claims", body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_header")
+
+
+async def test_a_file_of_another_dialect_is_told_what_to_do(prospect: Prospect):
+    answer = await prospect.send("claims", claims(GOOD).replace(",", ";"))
+    assert "with commas between them" in answer.json()["message"]
+    answer = await prospect.send("claims", claims(GOOD).replace("\n", "\r"))
+    assert (answer.json()["code"], "LF or CR LF" in answer.json()["message"]) == ("invalid_header", True)
 
 
 async def test_text_that_is_not_utf8(prospect: Prospect):

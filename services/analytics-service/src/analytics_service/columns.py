@@ -200,6 +200,16 @@ class FreeText(Column):
         return f"nullIf(if({kept} AND NOT match(t_{self.question}, '{ASKS_WHO}'), {text}, ''), '')"
 
 
+def kind_of(text: str) -> str:
+    """SQL of what a text looks like, for whoever looks for the fault: it tells nothing of a person."""
+    return (
+        f"multiIf({text} = '', 'empty', NOT isValidUTF8({text}), 'bytes', match({text}, '^[+-]?[0-9]+$'), "
+        f"'a whole number', isNotNull(toFloat64OrNull({text})), 'a number', "
+        f"match({text}, '^[0-9]{{1,4}}[-/.][0-9]{{1,2}}[-/.][0-9]{{1,4}}'), 'a date', "
+        f"match({text}, '^[\\\\p{{L}} ]+$'), 'words', 'text')"
+    )
+
+
 def problem_codes(column: Column, text: str) -> dict[str, str]:
     """All that may be wrong with a column's text, the missing value included: code → SQL condition."""
     codes = {code: f"{text} != '' AND ({condition})" for code, condition in column.checks(text).items()}

@@ -227,11 +227,12 @@ def _bad_rows(engine: Engine, batch: Batch, rows: Rows, sql: Sql, *, keys: str) 
     )
     for row in found:
         seen: set[str] = set()
-        for number in row["problems"]:
+        for number, kind in row["problems"]:
             column, code, _ = problems[number - 1]
             if column.name not in seen:  # the first that is wrong with a column says enough
                 seen.add(column.name)
-                yield Bad(sql.base.name, row["row"], rows.source_of(column.name), code, ISSUES[code])
+                issue = ISSUES[code] if kind == "empty" else f"{ISSUES[code]}; what stands there is {kind}"
+                yield Bad(sql.base.name, row["row"], rows.source_of(column.name), code, issue)
 
 
 # --- naming lines

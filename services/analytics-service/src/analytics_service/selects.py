@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from analytics_service.columns import MOST, Column, amount, problem_codes, refused
+from analytics_service.columns import MOST, Column, amount, kind_of, problem_codes, refused
 from analytics_service.datasets import COLUMNS, Dataset
 from analytics_service.mappings import Rows
 from analytics_service.texts import (
@@ -64,16 +64,20 @@ class Sql:
 
 
 def select(rows: Rows, dataset: Dataset, sql: Sql) -> str:
-    """Typed rows: `row`, a v_ column for each of the dataset's, `problems` by number in `problems_of(dataset)`."""
+    """Typed rows: `row`, a v_ column for each of the dataset's, `bad`, and `problems`: their numbers in
+    `problems_of(dataset)` and what the text looks like."""
     texts = _texts(rows, dataset, sql)
     columns = COLUMNS[dataset]
     values = [f"{column.value(f't_{column.name}')} AS v_{column.name}" for column in columns]
-    numbered = ", ".join(f"if({condition}, {n}, 0)" for n, (*_, condition) in enumerate(problems_of(dataset), start=1))
+    numbered = ", ".join(
+        f"if({condition}, ({n}, {kind_of(f't_{column.name}')}), (0, ''))"
+        for n, (column, _, condition) in enumerate(problems_of(dataset), start=1)
+    )
     bad = " OR ".join(f"({refused(column, f't_{column.name}')})" for column in columns)
     return (
         f"SELECT row, {', '.join(values)}, "
         f"{bad} AS bad, "
-        f"arrayFilter(n -> n > 0, [{numbered}]) AS problems FROM ({texts})"
+        f"arrayFilter(one -> one.1 > 0, [{numbered}]) AS problems FROM ({texts})"
     )
 
 
