@@ -81,6 +81,11 @@ async def test_broken_multipart(prospect: Prospect, kind: str, body: bytes):
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_multipart")
 
 
+async def test_a_part_that_is_no_file_is_told_what_to_be(prospect: Prospect):
+    answer = await prospect.send("claims", FIELD, headers={"Content-Type": "multipart/form-data; boundary=abc"})
+    assert "a file with a file name" in answer.json()["message"]
+
+
 async def test_a_form_without_files(prospect: Prospect):
     answer = await prospect.send(
         "claims", b"--abc--\r\n", headers={"Content-Type": "multipart/form-data; boundary=abc"}

@@ -21,6 +21,7 @@ MAX_FILES: Final = 16  # no source spreads a dataset over more
 MAX_MAPPING: Final = 1 << 17  # bytes; the longest of ours has a tenth
 FORM: Final = "multipart/form-data"
 MAPPING: Final = "mapping"  # the part that is no file
+NO_FIELDS: Final = "Each part is a file with a file name, the mapping too: with curl, -F part=@file."
 FOLDER: Final = "triton-uploads-"
 ATTEMPTS: Final = 20  # at a folder of our own; each lost one takes another process that starts at this very moment
 KINDS: Final[Mapping[str, Kind]] = {
@@ -148,7 +149,8 @@ async def _parts(
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise InvalidMultipart(error.message) from None
+        no_file = "fields" in error.message
+        raise InvalidMultipart(NO_FIELDS if no_file else error.message) from None
     except (KeyError, UnicodeDecodeError):  # no boundary, or one that is no text
         raise InvalidMultipart from None
     stack.push_async_callback(form.close)

@@ -6,7 +6,6 @@ choose among ours and are bound; none of them is SQL."""
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -16,6 +15,7 @@ from analytics_service.clickhouse import ClickHouse
 from analytics_service.datasets import Dataset
 from analytics_service.reports import suppression
 from analytics_service.reports.parts import Scope, select
+from analytics_service.reports.schemas import Day
 from triton_common.schemas import CodePattern, Schema
 
 MEMBERS: Final = "uniqExact(member_id)"
@@ -99,8 +99,8 @@ class QueryRequest(Schema):
     filters: dict[Name, Wanted] = Field(
         default={}, max_length=6, description="Of a dimension: the values of which rows have one"
     )
-    since: date | None = Field(default=None, ge=date(1900, 1, 1), le=date(2199, 12, 31))
-    until: date | None = Field(default=None, ge=date(1900, 1, 1), le=date(2199, 12, 31))
+    since: Day = None
+    until: Day = None
     conditions: list[CodePattern] = Field(default=[], max_length=200)
     order_by: Name | None = Field(default=None, description="One of the measures, the largest first; else dimensions")
     limit: int = Field(default=100, ge=1, le=10_000)

@@ -1,7 +1,6 @@
 """The reports, as JSON and as files, and declared queries."""
 
 from collections.abc import Awaitable, Callable
-from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Query
@@ -13,7 +12,7 @@ from analytics_service.reports import exports, population, query, use
 from analytics_service.reports.conditions import Order
 from analytics_service.reports.parts import Scope
 from analytics_service.reports.query import QueryAnswer, QueryRequest
-from analytics_service.reports.schemas import HighCostReport, PharmacyReport, ReadmissionsReport, UtilizationReport
+from analytics_service.reports.schemas import Day, HighCostReport, PharmacyReport, ReadmissionsReport, UtilizationReport
 from analytics_service.reports.suppression import GroupTooSmall
 from analytics_service.reports.use import By
 from analytics_service.routes import state
@@ -36,7 +35,6 @@ from triton_common.schemas import (
 router = state.router()
 REFUSALS: Final = problems(ValidationFailed, GroupTooSmall, QueryTooLarge)
 
-Day = Annotated[date | None, Query(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
 Condition = Annotated[str, Query(pattern=r"^[a-z0-9]+:[A-Z0-9][A-Z0-9.]{0,19}\*?$")]
 LimitRows = Annotated[int, Query(ge=1, le=200)]
 
