@@ -17,6 +17,7 @@ from test_reports import loaded
 
 from analytics_service.batches import OF_TENANT
 from analytics_service.clickhouse import ClickHouse, Engine, QueryTimedOut, QueryTooLarge
+from analytics_service.datasets import Dataset
 from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable, Lane
 from analytics_service.reports import parts
 from analytics_service.reports.query import KNOWN, PERIODS
@@ -71,6 +72,13 @@ async def test_no_answer_changes_by_other_prospects_data(prospect: Prospect, new
     for one in (other, sibling):
         await loaded(one, population(5, pharmacy_claims=True))
     assert await everything(prospect) == before
+
+
+@pytest.mark.parametrize("dataset", KNOWN)
+async def test_every_report_is_answered_of_a_prospect_with_one_dataset(prospect: Prospect, dataset: Dataset):
+    frame = getattr(population(4, pharmacy_claims=False), dataset)
+    assert (await prospect.send(dataset, csv_of(frame))).status_code == 201
+    await everything(prospect)
 
 
 @pytest.mark.parametrize(

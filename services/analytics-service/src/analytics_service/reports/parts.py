@@ -208,7 +208,7 @@ def _within(column: str, dated: tuple[bool, bool], *, last: str = "") -> str:
 def _diagnosed(name: str, rows: str, datasets: frozenset[str]) -> str:
     found = {
         "claims": f"SELECT member_id, code_system, toString(arrayJoin(diagnosis_codes)) AS code FROM {rows}lines",
-        "clinical": f"SELECT member_id, code_system, toString(code) FROM {rows}records WHERE kind = 'condition'",
+        "clinical": f"SELECT member_id, code_system, toString(code) AS code FROM {rows}records WHERE kind = 'condition'",
     }
     return f"""{name} AS (
             SELECT DISTINCT member_id, toString(code_system) AS system, code
