@@ -18,7 +18,8 @@ from uuid_utils.compat import uuid7
 
 from analytics_service import batches
 from analytics_service.batches import Batch
-from analytics_service.clickhouse import ClickHouse, Engine
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Engine
 from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable, Lane
 from analytics_service.prospects import Tenant
 from analytics_service.reports import parts

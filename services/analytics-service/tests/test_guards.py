@@ -16,8 +16,9 @@ from extracts import csv_of, population
 from test_reports import loaded
 
 from analytics_service.batches import OF_TENANT
-from analytics_service.clickhouse import ClickHouse, Engine, QueryTimedOut, QueryTooLarge
+from analytics_service.clickhouse import ClickHouse
 from analytics_service.datasets import Dataset
+from analytics_service.engine import Engine, QueryTimedOut, QueryTooLarge
 from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable, Lane
 from analytics_service.reports import parts
 from analytics_service.reports.query import KNOWN, PERIODS

@@ -10,7 +10,7 @@ from conftest import SECRET, NewProspect, Prospect
 from fastapi import FastAPI
 from synthea_export import FILES, Export
 
-from analytics_service.clickhouse import Engine
+from analytics_service.engine import Engine
 from analytics_service.members import key_of
 
 NAMED = "member_id,name,ssn,address,claim_id,service_date,claim_type,paid,member_paid,provider_id,diagnosis_codes"

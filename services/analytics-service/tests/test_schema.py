@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from analytics_service import schema
-from analytics_service.clickhouse import Engine
 from analytics_service.columns import MOST, MOST_COUNTED, Number
+from analytics_service.engine import Engine
 from triton_common.testing import eventually
 
 TEXTS = {file.name: file.read_text() for file in (files("analytics_service") / "migrations").iterdir()}

@@ -19,9 +19,9 @@ from pydantic import SecretStr
 
 from analytics_service import batches, staging
 from analytics_service.batches import Batch
-from analytics_service.clickhouse import Engine, RowsRefused
 from analytics_service.columns import ISSUES
 from analytics_service.datasets import COLUMNS, HASHED_KINDS, Dataset
+from analytics_service.engine import Engine, RowsRefused
 from analytics_service.inputs import EmptyFile, Input, content_digest, inputs_of, lines_of
 from analytics_service.loads import BatchIdTaken, Load
 from analytics_service.mappings import OWN, Rows, Source, own, source

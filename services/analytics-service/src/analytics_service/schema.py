@@ -15,7 +15,8 @@ from uuid import UUID
 
 from loguru import logger
 
-from analytics_service.clickhouse import DATABASE, ClickHouse, Engine
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import DATABASE, Engine
 from analytics_service.lanes import ClickhouseUnavailable
 from analytics_service.settings import Settings
 

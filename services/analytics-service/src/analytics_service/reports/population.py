@@ -7,7 +7,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from analytics_service.clickhouse import ClickHouse, Row
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Row
 from analytics_service.reports import suppression
 from analytics_service.reports.parts import CATEGORIES, Scope, first_day, per, select
 from triton_common.schemas import CostCategory, CostTrendReport, CostTrendRow, SummaryReport

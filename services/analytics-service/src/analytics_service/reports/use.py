@@ -7,7 +7,8 @@ from collections import defaultdict
 from decimal import Decimal
 from typing import Final, Literal
 
-from analytics_service.clickhouse import ClickHouse, Row
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Row
 from analytics_service.reports import suppression
 from analytics_service.reports.parts import Scope, per, rounded, select
 from analytics_service.reports.schemas import (

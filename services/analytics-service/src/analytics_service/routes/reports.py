@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
-from analytics_service.clickhouse import ClickHouse, QueryTooLarge
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import QueryTooLarge
 from analytics_service.reports import conditions as by_condition
 from analytics_service.reports import exports, population, query, use
 from analytics_service.reports.conditions import Order

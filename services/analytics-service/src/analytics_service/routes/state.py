@@ -9,7 +9,8 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Query
 from fastapi.routing import APIRoute
 
-from analytics_service.clickhouse import ClickHouse, QueryTimedOut
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import QueryTimedOut
 from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable
 from analytics_service.loads import Loads
 from analytics_service.prospects import Prospects, Tenant
