@@ -16,6 +16,8 @@ from test_reports import loaded
 from analytics_service.reports import exports
 from analytics_service.reports.schemas import PharmacyReport, PharmacyRow
 
+ONE_ENGINE = True
+
 
 async def test_an_export_holds_what_the_report_holds(prospect: Prospect):
     await loaded(prospect, population(8, pharmacy_claims=True))

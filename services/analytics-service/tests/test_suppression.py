@@ -12,6 +12,8 @@ from test_guards import COHORT, REPORTS
 
 from analytics_service.reports import suppression
 
+ONE_ENGINE = True
+
 
 @pytest.mark.parametrize("seed", range(200))
 def test_what_is_hidden_cannot_be_computed(seed: int):

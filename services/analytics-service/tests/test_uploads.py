@@ -20,6 +20,8 @@ from analytics_service.unpacking import CHUNK, Arriving
 from analytics_service.uploads import FOLDER, _lock, received, spool_folder
 from triton_common.errors import AppError
 
+ONE_ENGINE = True
+
 BODY = claims(GOOD)
 
 

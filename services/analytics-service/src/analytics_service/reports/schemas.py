@@ -14,12 +14,12 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 def _day(value: object) -> object:
     # pydantic would take a number for seconds since 1970
-    if value is None or isinstance(value, date) or (isinstance(value, str) and _DAY.fullmatch(value)):
+    if isinstance(value, date) or (isinstance(value, str) and _DAY.fullmatch(value)):
         return value
     raise ValueError("give a date as in 2024-05-31")
 
 
-Day = Annotated[date | None, BeforeValidator(_day), Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
+Day = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31)), BeforeValidator(_day)] | None
 """The first or the last day that a report is of."""
 SUPPRESSED = Field(default=0, description="Rows left out: they, or what they leave, are of too few members")
 
