@@ -115,8 +115,21 @@ def jobs_url(jobs_service: JobsService, serving: Callable[[FastAPI], AbstractCon
 
 @pytest.fixture(scope="session", params=["embedded", "server"])
 def engine_kind(request: pytest.FixtureRequest) -> str:
-    """The engine inside this process, and one behind HTTP: every test of the service runs on both."""
+    """The engine inside this process, and one behind HTTP: every test runs on both that asks either for something."""
     return str(request.param)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that say ONE_ENGINE are about what comes before the engine, or after it: they run on one."""
+    spared = [item for item in items if _is_spared(item)]
+    items[:] = [item for item in items if item not in spared]
+    config.hook.pytest_deselected(items=spared)
+
+
+def _is_spared(item: pytest.Item) -> bool:
+    known = getattr(item, "callspec", None)
+    one = getattr(getattr(item, "module", None), "ONE_ENGINE", False)
+    return bool(one and known and known.params.get("engine_kind") == "server")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from triton_common.auth import TOKEN_ERRORS
 from triton_common.client import ServiceClient
 from triton_common.pages import encode_cursor
 
+ONE_ENGINE = True
+
 ROUTES = [
     ("POST", "claims", "data:write"),
     ("POST", "claims/preview", "data:write"),

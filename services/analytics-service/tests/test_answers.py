@@ -10,7 +10,8 @@ from extracts import csv_of, population
 from analytics_service import answers as module
 from analytics_service import batches
 from analytics_service.answers import Answers
-from analytics_service.clickhouse import ClickHouse, Engine
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Engine
 from analytics_service.prospects import Tenant
 from analytics_service.reports import parts
 

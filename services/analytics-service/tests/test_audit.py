@@ -10,6 +10,8 @@ from uuid_utils.compat import uuid7
 from triton_common.audit import recorded_routes
 from triton_common.testing import WORKSPACE, recorded_events
 
+ONE_ENGINE = True
+
 PREFIX = "/api/v1/analytics/prospects/{prospect_id}"
 RECORDED = {
     ("POST", "/{dataset}"): ("data.loaded", {"dataset": "claims", "batch_id": "", "rows": 1}),

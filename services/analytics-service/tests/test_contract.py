@@ -11,6 +11,8 @@ from analytics_service.mappings import Rows, sources
 from analytics_service.settings import Settings
 from triton_common.testing import assert_openapi_matches
 
+ONE_ENGINE = True
+
 
 def test_openapi_is_the_one_in_docs():
     assert_openapi_matches(build(Settings()), "analytics-service")

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from uuid_utils.compat import uuid7
 
 from analytics_service import batches
 from analytics_service.batches import Batch
-from analytics_service.clickhouse import ClickHouse, Engine
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Engine
 from analytics_service.lanes import AnalyticsBusy, ClickhouseUnavailable, Lane
 from analytics_service.prospects import Tenant
 from analytics_service.reports import parts
@@ -70,6 +72,33 @@ async def test_a_server_that_is_not_there_is_noticed_at_once(log_lines):
     assert time.monotonic() - started < 10
     assert any("cannot open ClickHouse" in line for line in log_lines)
     assert "canary-password" not in "".join(log_lines)
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that a test may stop, and its URL."""
+    command = [sys.executable, str(CHILD.with_name("clickhouse_server.py")), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield server, f"http://127.0.0.1:{int(server.stdout.readline())}"
+        server.kill()
+
+
+async def test_a_server_that_hangs_or_dies_is_answered_503_and_asked_again_when_it_is_back(own_server):
+    server, url = own_server
+    async with ClickHouse.connect(url, readers=1, waiting=1, query_timeout=timedelta(seconds=1)) as clickhouse:
+        assert await clickhouse.read("SELECT 1 AS one") == [{"one": 1}]
+        server.send_signal(signal.SIGSTOP)
+        for asked in (clickhouse.read("SELECT 1 AS one"), clickhouse.ping()):
+            with pytest.raises(ClickhouseUnavailable) as caught:
+                await asyncio.wait_for(asked, 30)
+            assert caught.value.status == 503
+        server.send_signal(signal.SIGCONT)
+        assert await clickhouse.read("SELECT 2 AS two") == [{"two": 2}]
+        server.kill()
+        for asked in (clickhouse.read("SELECT 1 AS one"), clickhouse.write(lambda engine: engine.rows("SELECT 1"))):
+            with pytest.raises(ClickhouseUnavailable):
+                await asyncio.wait_for(asked, 30)
 
 
 async def test_a_slow_query_holds_up_neither_the_loop_nor_the_health_check(app, http):

@@ -3,9 +3,12 @@
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from backports.zstd import compress
 from conftest import NewProspect, Prospect
@@ -101,6 +104,18 @@ async def test_what_is_no_ndjson(prospect: Prospect, body: str, code: str):
     assert (answer.status_code, answer.json()["code"]) == (422, code)
 
 
+@pytest.mark.parametrize(
+    ("lines", "place", "issue"),
+    [
+        (["{}", "{", "{}"], "line 2", "is not a JSON object"),
+        (["{}", "", '{"x": "' + "y" * (1 << 20) + '"}'], "line 3", "is longer than 1048576 bytes"),
+    ],
+)
+async def test_a_line_among_the_first_that_is_no_ndjson_is_named(prospect, lines: list[str], place: str, issue: str):
+    answer = await prospect.send("claims", "\n".join(lines), headers=NDJSON)
+    assert [(one["field"], one["issue"]) for one in answer.json()["details"]] == [(place, issue)]
+
+
 WHOLE = packed(pl.DataFrame({"member_id": ["M-1"]}))
 
 
@@ -132,11 +147,57 @@ def test_a_footer_tells_columns_rows_and_sizes(tmp_path: Path):
     frame = pl.DataFrame({"a": [1, 2], "codes": [["x"], []], "who": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]})
     frame.write_parquet(tmp_path / "file")
     footer = parquet.footer(tmp_path / "file")
-    assert (footer.columns, footer.lists, footer.nested) == (("a", "codes", "who"), {"codes"}, {"who"})
+    assert (footer.columns, footer.lists, footer.unread) == (("a", "codes", "who"), {"codes"}, {"who"})
     assert footer.rows == 2
     assert 0 < footer.largest_group == footer.unpacked
     with pytest.raises(ContentTooLarge):
         footer.check(limit=1)
+
+
+async def test_a_column_that_parquet_knows_no_type_of_is_empty(prospect: Prospect):
+    """What pandas writes of a column that holds nothing; the engine would read zeros."""
+    rows = [dict(zip(claims().strip().split(","), GOOD.split(","), strict=True))] * 2
+    empty = pa.Table.from_pylist(rows).append_column("paid_date", pa.nulls(2)).append_column("billed", pa.nulls(2))
+    assert (await prospect.send("claims", written(empty), headers=PARQUET)).status_code == 201
+    answer = await prospect.send(
+        "claims", written(empty.drop("paid").append_column("paid", pa.nulls(2))), headers=PARQUET
+    )
+    assert places(answer) == [("row 1, column paid", "missing_column")]
+
+
+async def test_a_structure_is_no_list_however_few_fields_it_has(prospect: Prospect):
+    row = dict(zip(claims().strip().split(","), GOOD.split(","), strict=True)) | {"member_id": {"id": "M-1"}}
+    answer = await prospect.send("claims", written(pa.Table.from_pylist([row])), headers=PARQUET)
+    assert places(answer) == [("row 1, column member_id", "missing_column")]
+
+
+def written(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [
+        b"\x15" + b"\x80" * 200_000,  # a number of 175 kB
+        b"\x29\xfc" + b"\xff\xff\x7f" + b"\0" * (2 << 20),  # two million columns
+        b"\x29\x1c\0\x1c\0\x19\x0c\0",  # the number of rows is a structure
+        b"\x29\x1c\0\x18\x01x\x19\x0c\0",  # it is a text
+    ],
+)
+def test_footers_made_to_harm(tmp_path: Path, footer: bytes):
+    (tmp_path / "file").write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(parquet.InvalidParquet, match="footer"):
+        parquet.footer(tmp_path / "file")
+
+
+def test_a_footer_of_many_columns_and_groups_takes_little_memory(tmp_path: Path):
+    pq.write_table(pa.table({f"c{n}": [0] * 200 for n in range(200)}), tmp_path / "file", row_group_size=1)
+    tracemalloc.start()
+    assert len(parquet.footer(tmp_path / "file").columns) == 200
+    assert tracemalloc.get_traced_memory()[1] < 2 * (tmp_path / "file").stat().st_size
+    tracemalloc.stop()
 
 
 def test_a_parquet_bomb_is_refused_unread(tmp_path: Path):

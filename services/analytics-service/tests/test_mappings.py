@@ -63,6 +63,18 @@ async def test_a_preview_shows_rows_and_problems_and_stores_nothing(prospect: Pr
     assert (await prospect.get("reports/summary"))["members"] == 0
 
 
+async def test_what_is_no_number_is_not_added_to_one(prospect: Prospect):
+    rows = [ROWS[0].replace("10.00,15.00,2.50", given) for given in ("1.234.567,9.00,1", "-,9.00,1", "1,1.2.3,1")]
+    answer = await send(prospect, OWN, "\n".join([HEADER, *rows]))
+    assert {(one["field"], one["code"]) for one in answer.json()["details"]} == {
+        ("line 2, column Plan", "invalid_number"),
+        ("line 2, column All", "invalid_number"),
+        ("line 3, column Plan", "invalid_number"),
+        ("line 3, column All", "invalid_number"),
+        ("line 4, column All", "invalid_number"),
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "place"),
     [

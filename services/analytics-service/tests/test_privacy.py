@@ -10,7 +10,7 @@ from conftest import SECRET, NewProspect, Prospect
 from fastapi import FastAPI
 from synthea_export import FILES, Export
 
-from analytics_service.clickhouse import Engine
+from analytics_service.engine import Engine
 from analytics_service.members import key_of
 
 NAMED = "member_id,name,ssn,address,claim_id,service_date,claim_type,paid,member_paid,provider_id,diagnosis_codes"
@@ -112,6 +112,21 @@ async def test_answers_that_may_name_a_person_are_not_kept(app, prospect, questi
         "SELECT value_text FROM clinical WHERE prospect_id = {id:UUID}", {"id": prospect.id}
     )
     assert rows == [{"value_text": value if kept else None}]
+
+
+@pytest.mark.parametrize("number", ["999-17-5017", "617-555-0123"])
+async def test_a_number_of_a_person_is_no_code(prospect: Prospect, number: str):
+    visit = "M-1,E-1,2024-01-01,wellness"
+    bodies = {
+        "utilization": f"member_id,encounter_id,start,encounter_class,reason_code\n{visit},{number}\n",
+        "clinical": f"member_id,recorded_date,kind,code_system,code\nM-1,2024-01-01,procedure,ours,{number}\n",
+        "pharmacy": "member_id,fill_id,fill_date,code_system,drug_code,paid,member_paid\n"
+        f"M-1,F-1,2024-01-01,{number},1234,1,1\n",
+    }
+    for dataset, body in bodies.items():
+        answer = await prospect.send(dataset, body)
+        assert [detail["code"] for detail in answer.json()["details"]] == ["invalid_code"], dataset
+        assert number not in answer.text
 
 
 async def test_ids_are_keyed_hashes_by_client_and_kind(app, new_prospect: NewProspect):

@@ -7,7 +7,7 @@ import pytest
 from conftest import NewProspect, Prospect
 from extracts import Population, cents, costs, csv_of, diagnosed, population, spans
 
-from analytics_service.clickhouse import Engine
+from analytics_service.engine import Engine
 
 CATEGORIES = ["inpatient", "emergency", "outpatient", "professional", "pharmacy", "other"]
 

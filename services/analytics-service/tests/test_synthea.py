@@ -103,7 +103,12 @@ async def test_a_payment_without_its_charge_is_refused(prospect: Prospect, expor
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [("-5.00", "negative"), ("10000000000.01", "too_large"), ("five", "invalid_number")],
+    [
+        ("-5.00", "negative"),
+        ("10000000000.01", "too_large"),
+        ("five", "invalid_number"),
+        ("1.234.567", "invalid_number"),
+    ],
 )
 async def test_a_payment_that_is_no_amount_is_refused(prospect: Prospect, export: Export, text: str, code: str):
     lines = export.files["claims_transactions"].splitlines(keepends=True)

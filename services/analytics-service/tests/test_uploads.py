@@ -4,7 +4,9 @@ import fcntl
 import gzip
 import shutil
 import tempfile
+import tracemalloc
 import zlib
+from hashlib import sha256
 from pathlib import Path
 
 import httpx2
@@ -14,9 +16,11 @@ from starlette.requests import ClientDisconnect
 from test_ingest import GOOD, claims
 
 from analytics_service.main import build
-from analytics_service.unpacking import CHUNK
+from analytics_service.unpacking import CHUNK, Arriving
 from analytics_service.uploads import FOLDER, _lock, received, spool_folder
 from triton_common.errors import AppError
+
+ONE_ENGINE = True
 
 BODY = claims(GOOD)
 
@@ -29,8 +33,10 @@ async def test_other_types_are_refused(prospect: Prospect, kind: str):
     assert (answer.status_code, answer.json()["code"]) == (415, "upload_type_not_supported")
 
 
-async def test_a_charset_that_is_utf8_is_taken(prospect: Prospect):
-    assert (await prospect.send("claims", BODY, headers={"Content-Type": "text/csv; charset=UTF-8"})).status_code == 201
+@pytest.mark.parametrize("parameters", ["charset=UTF-8", 'charset="utf-8"; header=present', "header=present"])
+async def test_a_charset_that_is_utf8_is_taken(prospect: Prospect, parameters: str):
+    answer = await prospect.send("claims", BODY, headers={"Content-Type": f"text/csv; {parameters}"})
+    assert answer.status_code == 201
 
 
 async def test_other_encodings_are_refused(prospect: Prospect):
@@ -77,6 +83,11 @@ async def test_broken_multipart(prospect: Prospect, kind: str, body: bytes):
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_multipart")
 
 
+async def test_a_part_that_is_no_file_is_told_what_to_be(prospect: Prospect):
+    answer = await prospect.send("claims", FIELD, headers={"Content-Type": "multipart/form-data; boundary=abc"})
+    assert "a file with a file name" in answer.json()["message"]
+
+
 async def test_a_form_without_files(prospect: Prospect):
     answer = await prospect.send(
         "claims", b"--abc--\r\n", headers={"Content-Type": "multipart/form-data; boundary=abc"}
@@ -118,6 +129,33 @@ async def test_memory_is_bounded_whatever_a_body_unpacks_to():
         async with received(headers, body(), limit=2 * CHUNK):
             pass
     assert caught.value.code == "content_too_large"
+
+
+def test_line_ends_are_not_kept_in_memory():
+    arriving = Arriving("csv", limit=1 << 40)
+    tracemalloc.start()
+    try:
+        arriving.write(b"a,b")
+        for _ in range(32):
+            arriving.write(b"\n" * CHUNK)
+        assert tracemalloc.get_traced_memory()[1] < 8 * CHUNK
+        ended = arriving.finish().sha256
+    finally:
+        tracemalloc.stop()
+        arriving.discard()
+    assert ended == sha256(b"a,b").hexdigest()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_content_is_the_same_however_it_comes(size: int):
+    whole = b"\xef\xbb\xbfa,b\r\n\r\n\n1,\r2\r\n\r\n\r"
+    arriving = Arriving("csv", limit=CHUNK)
+    for start in range(0, len(whole), size):
+        arriving.write(whole[start : start + size])
+    try:
+        assert arriving.finish().sha256 == sha256(b"a,b\n\n\n1,\r2").hexdigest()
+    finally:
+        arriving.discard()
 
 
 async def test_a_connection_that_breaks_off(app, prospect: Prospect):

@@ -141,6 +141,11 @@ async def test_a_condition_that_has_ended_counts_until_then(prospect: Prospect):
     ("params", "field"),
     [
         ({"since": "2024-02-01", "until": "2024-01-01"}, "query.since"),
+        ({"since": "1577836800"}, "query.since"),
+        ({"since": "20240101"}, "query.since"),
+        ({"since": ["2024-01-01", "2024-02-01"]}, "query.since"),
+        ({"untill": "2024-01-01"}, "query.untill"),
+        ({"sex": "F"}, "query.sex"),
         ({"since": "1066-10-14"}, "query.since"),
         ({"condition": "loinc:E11"}, "query.condition"),
         ({"condition": "E11"}, "query.condition.0"),

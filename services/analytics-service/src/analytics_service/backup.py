@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
 from analytics_service import schema
-from analytics_service.clickhouse import ClickHouse, Engine
+from analytics_service.clickhouse import ClickHouse
 from analytics_service.datasets import COLUMNS
+from analytics_service.engine import Engine
 from analytics_service.lanes import ClickhouseUnavailable
 from analytics_service.settings import Settings
 

@@ -14,8 +14,9 @@ from uuid import UUID
 
 from loguru import logger
 
-from analytics_service.clickhouse import ClickHouse, Engine, Row
+from analytics_service.clickhouse import ClickHouse
 from analytics_service.datasets import COLUMNS, Dataset
+from analytics_service.engine import Engine, Row
 from analytics_service.loads import Load, Loads
 from analytics_service.prospects import Tenant
 from analytics_service.schemas import IngestBatch, LoadError

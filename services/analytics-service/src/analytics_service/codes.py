@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from analytics_service.columns import DIAGNOSIS_SYSTEMS, Column
+from analytics_service.columns import CONTACT, DIAGNOSIS_SYSTEMS, Column
 
 CODE: Final = r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,39}$"
 # ICD-10-CM codes with their dots and ; between: what needs nothing done to it
@@ -60,8 +60,13 @@ class System(Column):
         name = self.value(text)
         return {
             "unknown_system": f"({self.diagnoses}) AND {name} NOT IN {DIAGNOSIS_SYSTEMS}",
-            "invalid_code": f"{name} NOT IN {tuple(SYSTEMS)} AND NOT match({text}, '{CODE}')",
+            "invalid_code": f"{name} NOT IN {tuple(SYSTEMS)} AND ({_no_code(text)})",
         }
+
+
+def _no_code(text: str) -> str:
+    """SQL that is true of what no code of any system looks like, social security and telephone numbers among it."""
+    return f"NOT match({text}, '{CODE}') OR match({text}, '{CONTACT}')"
 
 
 def _canonical(code: str) -> str:
@@ -83,7 +88,7 @@ def _misshapen(code: str) -> str:
     tests = ", ".join(
         f"v_code_system = '{system}', NOT match(upper({code}), '^({shape})$')" for system, shape in SHAPES.items()
     )
-    return f"multiIf({tests}, NOT match({code}, '{CODE}'))"
+    return f"multiIf({tests}, {_no_code(code)})"
 
 
 @dataclass(frozen=True)
@@ -106,11 +111,7 @@ class Code(Column):
         """Nothing that a person's name or a sentence could pass for."""
         if self.coded:
             return {"invalid_code": _misshapen(text)}
-        return {
-            "invalid_code": f"NOT match(upper({text}), '^({self.like})$')"
-            if self.like
-            else f"NOT match({text}, '{CODE}')"
-        }
+        return {"invalid_code": f"NOT match(upper({text}), '^({self.like})$')" if self.like else _no_code(text)}
 
 
 @dataclass(frozen=True)

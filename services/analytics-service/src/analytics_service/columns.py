@@ -12,7 +12,7 @@ from triton_common.schemas import CodeSystem
 # XXXX-XX-XX, and with a time, its offset; RFC 3339's profile of ISO 8601, seconds and zone (UTC) may be left out
 ISO_8601: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
+    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?(Z|[+-](0[0-9]|1[0-4]):?[0-5][0-9])?)?$"
 )
 MOST: Final = 10**10  # dollars of a line: a unit's mistake, or a column's; it keeps sums within what reports can hold
 MOST_COUNTED: Final = 10**9 - 1
@@ -109,6 +109,12 @@ class Time(Column):
         return {"invalid_date": f"if(length({text}) = 10, {date}, {time})"} | future
 
 
+def amount(text: str) -> str:
+    """SQL of a text's number with four decimals, NULL for what is none. The engine's parser of decimals alone would
+    take 1.234.567 for 1.2345 and a lone - for 0; its parser of floats does not."""
+    return f"if(isNull(toFloat64OrNull({text})), NULL, toDecimal64OrNull({text}, 4))"
+
+
 @dataclass(frozen=True)
 class Number(Column):
     """An amount that is not negative: `places` decimals, rounded half up; whole ones are UInt32."""
@@ -129,7 +135,7 @@ class Number(Column):
         number = f"toDecimal64OrNull({text}, 4)"
         float_ = f"toFloat64OrNull({text})"
         known = {
-            "invalid_number": f"isNull({number}) AND NOT isFinite(ifNull({float_}, nan))",
+            "invalid_number": f"NOT isFinite(ifNull({float_}, nan))",
             "too_large": f"ifNull(abs({number}) > {MOST if self.places else MOST_COUNTED}, 1)",
             "negative": f"ifNull({number} < 0, 0)",
         }
@@ -142,7 +148,7 @@ class Number(Column):
         number = f"ifNull(toDecimal64OrNull({text}, 4), toDecimal64(-1, 4))"
         most = MOST if self.places else MOST_COUNTED
         whole = "" if self.places else f" OR {number} != truncate({number})"
-        return f"{number} NOT BETWEEN 0 AND {most}{whole}"
+        return f"{number} NOT BETWEEN 0 AND {most} OR isNull(toFloat64OrNull({text})){whole}"
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,16 @@ class FreeText(Column):
             return f"if({kept}, {text}, '')"
         # emptied before it is made NULL: under a NULL ClickHouse would still store the text
         return f"nullIf(if({kept} AND NOT match(t_{self.question}, '{ASKS_WHO}'), {text}, ''), '')"
+
+
+def kind_of(text: str) -> str:
+    """SQL of what a text looks like, for whoever looks for the fault: it tells nothing of a person."""
+    return (
+        f"multiIf({text} = '', 'empty', NOT isValidUTF8({text}), 'bytes', match({text}, '^[+-]?[0-9]+$'), "
+        f"'a whole number', isNotNull(toFloat64OrNull({text})), 'a number', "
+        f"match({text}, '^[0-9]{{1,4}}[-/.][0-9]{{1,2}}[-/.][0-9]{{1,4}}'), 'a date', "
+        f"match({text}, '^[\\\\p{{L}} ]+$'), 'words', 'text')"
+    )
 
 
 def problem_codes(column: Column, text: str) -> dict[str, str]:

@@ -19,9 +19,9 @@ from pydantic import SecretStr
 
 from analytics_service import batches, staging
 from analytics_service.batches import Batch
-from analytics_service.clickhouse import Engine, RowsRefused
 from analytics_service.columns import ISSUES
 from analytics_service.datasets import COLUMNS, HASHED_KINDS, Dataset
+from analytics_service.engine import Engine, RowsRefused
 from analytics_service.inputs import EmptyFile, Input, content_digest, inputs_of, lines_of
 from analytics_service.loads import BatchIdTaken, Load
 from analytics_service.mappings import OWN, Rows, Source, own, source
@@ -131,7 +131,7 @@ def _loaded_in_place(
     It can when no row is bad, and no file is looked up from another: this is the way of most files, and costs little
     more than the engine's own INSERT … FROM file. Any other is staged, to be looked at closely.
     """
-    if not engine.reads_files or any(rows.lookups for rows in mapping.rows_of(batch.dataset)):
+    if not engine.embedded or any(rows.lookups for rows in mapping.rows_of(batch.dataset)):
         return None
     most = sum(given.most_rows for given in inputs) * len(mapping.rows_of(batch.dataset))
     try:
@@ -227,11 +227,12 @@ def _bad_rows(engine: Engine, batch: Batch, rows: Rows, sql: Sql, *, keys: str) 
     )
     for row in found:
         seen: set[str] = set()
-        for number in row["problems"]:
+        for number, kind in row["problems"]:
             column, code, _ = problems[number - 1]
             if column.name not in seen:  # the first that is wrong with a column says enough
                 seen.add(column.name)
-                yield Bad(sql.base.name, row["row"], rows.source_of(column.name), code, ISSUES[code])
+                issue = ISSUES[code] if kind == "empty" else f"{ISSUES[code]}; what stands there is {kind}"
+                yield Bad(sql.base.name, row["row"], rows.source_of(column.name), code, issue)
 
 
 # --- naming lines

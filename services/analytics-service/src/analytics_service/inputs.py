@@ -87,7 +87,7 @@ def inputs_of(mapping: Source, files: Sequence[Uploaded], *, dataset: Dataset, s
         match uploaded.kind:
             case "parquet":
                 footer = parquet.footer(uploaded.path)
-                header = [column for column in footer.columns if column not in footer.nested]
+                header = [column for column in footer.columns if column not in footer.unread]
                 lists = footer.lists
             case "ndjson":
                 # a key that comes later for the first time is read too; what is needed must be there from the start
@@ -136,12 +136,14 @@ def _keys(uploaded: Uploaded) -> set[str]:
     keys: set[str] = set()
     rows = 0
     with uploaded.open() as file:
-        for line in islice(iter(lambda: file.readline(MAX_HEADER), b""), LOOKED_AT):
+        for number, line in enumerate(islice(iter(lambda: file.readline(MAX_HEADER), b""), LOOKED_AT), start=1):
             try:
                 row = json.loads(line.decode("utf-8-sig")) if line.strip() else {}
                 keys |= row.keys()
             except (ValueError, AttributeError, RecursionError):
-                raise InvalidNdjson from None
+                long = f"is longer than {MAX_HEADER} bytes" if len(line) == MAX_HEADER else "is not a JSON object"
+                details = [ProblemDetail(field=f"line {number}", issue=long, code="malformed")]
+                raise InvalidNdjson(details=details) from None
             rows += bool(line.strip())
     if not rows:
         raise EmptyFile("The file is empty.")
@@ -161,6 +163,8 @@ def _header(uploaded: Uploaded) -> list[str]:
         raise InvalidHeader from None
     if any("\ufffd" in name or "\0" in name for name in header):
         raise InvalidHeader("The file is not UTF-8 text.")
+    if lines.newlines == "\r":
+        raise InvalidHeader("The file's lines end in CR alone; end them in LF or CR LF.")
     if len(header) > MAX_COLUMNS:
         raise InvalidHeader(f"The first line has {len(header)} columns; at most {MAX_COLUMNS} are read.")
     return header
@@ -178,7 +182,8 @@ def _check_header(given: Input, needed: set[str]) -> None:
     ]
     if details:
         columns = ", ".join(detail.field.rpartition("column ")[2] for detail in details)
-        raise MissingColumn(f"The header must have each of these columns once: {columns}.", details=details)
+        between = ", with commas between them" if given.uploaded.kind == "csv" and len(header) == 1 else ""
+        raise MissingColumn(f"The header must have each of these columns once{between}: {columns}.", details=details)
 
 
 def content_digest(inputs: Sequence[Input], mapping: Source, *, dataset: Dataset, source_name: str) -> str:

@@ -13,6 +13,11 @@ from triton_common.errors import ContentTooLarge, Unprocessable
 MAGIC: Final = b"PAR1"
 MAX_FOOTER: Final = 16 << 20  # bytes; a thousand columns and a thousand row groups take a few
 MAX_DEPTH: Final = 16
+MAX_BITS: Final = 64  # of a number; Thrift has no longer ones
+MAX_ITEMS: Final = 1 << 17  # columns, or row groups
+MAX_FIELD: Final = 15  # the highest number of a field that is kept
+INNER: Final = 3  # as deep as this lists are the row groups' columns, most of a footer: passed over
+REPEATED: Final = 2
 GROWS: Final = 8  # times its size a file may unpack to: columns of few values pack that well
 MAX_GROUP: Final = 1 << 30  # bytes of a row group, which writers keep at a tenth of that
 
@@ -23,11 +28,12 @@ class InvalidParquet(Unprocessable):
 
 @dataclass(frozen=True)
 class Footer:
-    """`columns` are the top ones by name; those in `lists` hold several values a row, those in `nested` structures."""
+    """`columns` are the top ones by name; those in `lists` hold several values a row, those in `unread` no text:
+    structures, and the nulls of no type that writers make of a column without a value."""
 
     columns: tuple[str, ...]
     lists: frozenset[str]
-    nested: frozenset[str]
+    unread: frozenset[str]
     rows: int
     unpacked: int
     largest_group: int
@@ -55,28 +61,32 @@ def footer(path: Path) -> Footer:
         data = file.read(length)
     try:
         return _footer(_Compact(data).struct())
-    except (IndexError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError):
         raise InvalidParquet("The footer of the Parquet file cannot be read.") from None
 
 
 def _footer(meta: dict[int, Any]) -> Footer:
-    """FileMetaData: 2 schema, 3 num_rows, 4 row_groups. SchemaElement: 3 repetition, 4 name, 5 num_children."""
+    """FileMetaData: 2 schema, 3 num_rows, 4 row_groups. SchemaElement: 3 repetition, 4 name, 5 num_children, 10 the
+    logical type, whose 11 is UNKNOWN: always null. RowGroup: 2 total_byte_size."""
     schema: list[dict[int, Any]] = meta[2]
     names: list[str] = []
     lists: set[str] = set()
-    nested: set[str] = set()
+    unread: set[str] = set()
     at = 1
     for _ in range(schema[0].get(5, 0)):
         element = schema[at]
         name = element[4].decode()
         names.append(name)
         inside = schema[at : (at := _after(schema, at))]
-        if len(inside) > 1 or element.get(3) == 2:
-            # a list is a group of one repeated group of one leaf; two leaves are a map or a structure
+        if len(inside) > 1 or element.get(3) == REPEATED:
+            # a list is a repeated leaf, or a group of one repeated group of one leaf; two leaves are a map
             leaves = sum(1 for one in inside if not one.get(5))
-            (lists if leaves == 1 else nested).add(name)
-    sizes = [group[2] for group in meta[4]]
-    return Footer(tuple(names), frozenset(lists), frozenset(nested), meta[3], sum(sizes), max(sizes, default=0))
+            listed = leaves == 1 and any(one.get(3) == REPEATED for one in inside[:2])
+            (lists if listed else unread).add(name)
+        elif 11 in element.get(10, {}):
+            unread.add(name)
+    rows, sizes = int(meta[3]), [int(group[2]) for group in meta[4]]
+    return Footer(tuple(names), frozenset(lists), frozenset(unread), rows, sum(sizes), max(sizes, default=0))
 
 
 def _after(schema: list[dict[int, Any]], at: int) -> int:
@@ -89,7 +99,8 @@ def _after(schema: list[dict[int, Any]], at: int) -> int:
 
 
 class _Compact:
-    """Reads Thrift's compact protocol: a struct is a dict by field number."""
+    """Reads Thrift's compact protocol: a struct is a dict by field number. What it keeps is a few megabytes, whatever
+    the footer says."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -100,7 +111,9 @@ class _Compact:
         number = 0
         while kind := (head := self._byte()) & 0x0F:
             number = number + (head >> 4) if head >> 4 else self._integer()
-            fields[number] = self._value(kind, depth + 1)
+            value = self._value(kind, depth + 1)
+            if number <= MAX_FIELD:
+                fields[number] = value
         return fields
 
     def _byte(self) -> int:
@@ -113,6 +126,8 @@ class _Compact:
         while (byte := self._byte()) & 0x80:
             value |= (byte & 0x7F) << shift
             shift += 7
+            if shift > MAX_BITS:
+                raise TypeError
         return value | byte << shift
 
     def _integer(self) -> int:
@@ -150,6 +165,11 @@ class _Compact:
         head = self._byte()
         size = head >> 4 if head >> 4 < 15 else self._varint()
         kind = head & 0x0F
-        if kind in (1, 2):
-            return [self._byte() == 1 for _ in range(size)]
-        return [self._value(kind, depth + 1) for _ in range(size)]
+        kept: list[Any] = []
+        if depth < INNER and size > MAX_ITEMS:
+            raise TypeError
+        for _ in range(size):
+            value = self._byte() == 1 if kind in (1, 2) else self._value(kind, depth + 1)
+            if depth < INNER:
+                kept.append(value)
+        return kept

@@ -11,8 +11,8 @@ from uuid_utils.compat import uuid7
 
 from analytics_service import ingest, staging
 from analytics_service.batches import Batch
-from analytics_service.clickhouse import Engine
 from analytics_service.datasets import COLUMNS, Dataset
+from analytics_service.engine import Engine
 from analytics_service.inputs import inputs_of
 from analytics_service.members import padded_keys
 from analytics_service.prospects import Tenant

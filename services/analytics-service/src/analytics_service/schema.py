@@ -15,7 +15,8 @@ from uuid import UUID
 
 from loguru import logger
 
-from analytics_service.clickhouse import DATABASE, ClickHouse, Engine
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import DATABASE, Engine
 from analytics_service.lanes import ClickhouseUnavailable
 from analytics_service.settings import Settings
 
@@ -138,7 +139,8 @@ def ttl(column: str, retention: Mapping[UUID, timedelta]) -> str:
 
 @contextmanager
 def _locked(engine: Engine) -> Iterator[None]:
-    """Making a table that is there fails: of two processes one makes it. A process that died holds it for a while."""
+    """Making a table that is there fails: of two processes one makes it. A process that died holds it for a while; an
+    embedded engine's only process finds its own."""
     until = time.monotonic() + LOCK_LASTS
     while not _take(engine):
         if time.monotonic() > until:
@@ -156,9 +158,9 @@ def _take(engine: Engine) -> bool:
         "WHERE database = currentDatabase() AND name = {name:String}",
         {"name": LOCK},
     )
-    if made:
-        if made[0]["age"] > LOCK_LASTS:
-            engine.command(f"DROP TABLE IF EXISTS {LOCK} SYNC")
+    if made and (engine.embedded or made[0]["age"] > LOCK_LASTS):
+        engine.command(f"DROP TABLE IF EXISTS {LOCK} SYNC")
+    if made and not engine.embedded:
         return False
     return engine.create(f"CREATE TABLE {LOCK} (x UInt8) ENGINE = Memory")
 

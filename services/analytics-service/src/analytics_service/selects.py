@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from analytics_service.columns import MOST, Column, problem_codes, refused
+from analytics_service.columns import MOST, Column, amount, kind_of, problem_codes, refused
 from analytics_service.datasets import COLUMNS, Dataset
 from analytics_service.mappings import Rows
 from analytics_service.texts import (
@@ -64,16 +64,20 @@ class Sql:
 
 
 def select(rows: Rows, dataset: Dataset, sql: Sql) -> str:
-    """Typed rows: `row`, a v_ column for each of the dataset's, `problems` by number in `problems_of(dataset)`."""
+    """Typed rows: `row`, a v_ column for each of the dataset's, `bad`, and `problems`: their numbers in
+    `problems_of(dataset)` and what the text looks like."""
     texts = _texts(rows, dataset, sql)
     columns = COLUMNS[dataset]
     values = [f"{column.value(f't_{column.name}')} AS v_{column.name}" for column in columns]
-    numbered = ", ".join(f"if({condition}, {n}, 0)" for n, (*_, condition) in enumerate(problems_of(dataset), start=1))
+    numbered = ", ".join(
+        f"if({condition}, ({n}, {kind_of(f't_{column.name}')}), (0, ''))"
+        for n, (column, _, condition) in enumerate(problems_of(dataset), start=1)
+    )
     bad = " OR ".join(f"({refused(column, f't_{column.name}')})" for column in columns)
     return (
         f"SELECT row, {', '.join(values)}, "
         f"{bad} AS bad, "
-        f"arrayFilter(n -> n > 0, [{numbered}]) AS problems FROM ({texts})"
+        f"arrayFilter(one -> one.1 > 0, [{numbered}]) AS problems FROM ({texts})"
     )
 
 
@@ -91,13 +95,13 @@ def lost(rows: Rows, sql: Sql) -> Iterator[tuple[Staged, str, str]]:
         if lookup.sum is None or lookup.file not in sql.staged:
             continue
         file = sql.staged[lookup.file]
-        amount = f"l.{file.columns[lookup.sum]}"
-        number = f"toDecimal64OrNull({amount}, 4)"
+        given = f"l.{file.columns[lookup.sum]}"
+        number = amount(given)
         theirs = ", ".join(f"l.{file.columns[name]}" for name in lookup.on.values())
         ours = ", ".join(f"s.{sql.base.columns[name]}" for name in lookup.on)
         base = f"SELECT {ours} FROM {sql.base.table} AS s WHERE {sql.where(rows.where, sql.base, alias='s')}"
         code = (
-            f"multiIf({amount} != '' AND isNull({number}), 'invalid_number', ifNull({number} < 0, 0), 'negative', "
+            f"multiIf({given} != '' AND isNull({number}), 'invalid_number', ifNull({number} < 0, 0), 'negative', "
             f"ifNull({number} > {MOST}, 0), 'too_large', ({theirs}) NOT IN ({base}), 'no_such_row', '')"
         )
         where = sql.where(lookup.where, file, alias="l")
@@ -143,11 +147,11 @@ def _text(rows: Rows, text: Text, sql: Sql) -> str:  # noqa: C901, PLR0911  a ki
             a, b = _reference(rows, left, sql), _reference(rows, right, sql)
             b = f"if({b} = '', '0', {b})"
             # what is no number stays none: the two texts in a row are refused by the column they go to
-            number = f"toString(toDecimal64OrNull({a}, 4) - toDecimal64OrNull({b}, 4))"
+            number = f"toString({amount(a)} - {amount(b)})"
             return f"if({a} = '', '', ifNull({number}, concat({a}, '?', {b})))"
         case Plus():
             parts = [_reference(rows, name, sql) for name in text.plus]
-            numbers = [f"toDecimal64OrNull(if({part} = '', '0', {part}), 4)" for part in parts]
+            numbers = [amount(f"if({part} = '', '0', {part})") for part in parts]
             # what is no number stays none: the texts in a row are refused by the column they go to
             return f"ifNull(toString({' + '.join(numbers)}), concat({', '.join([*parts, chr(39) + '?' + chr(39)])}))"
         case Ymd():
@@ -195,9 +199,9 @@ def _join(rows: Rows, alias: str, lookup: Lookup, sql: Sql) -> str:
         }
     )
     if lookup.sum:
-        amount = file.columns[lookup.sum]
-        number = f"toDecimal64OrZero(l.{amount}, 4)"
-        taken = [f"toString(sumIf({number}, {number} BETWEEN 0 AND {MOST})) AS {amount}"]
+        summed = file.columns[lookup.sum]
+        number = amount(f"l.{summed}")
+        taken = [f"toString(sumIf({number}, {number} BETWEEN 0 AND {MOST})) AS {summed}"]
     elif lookup.lowest:
         taken = [f"argMin(l.{name}, toInt64OrZero(l.{file.columns[lookup.lowest]})) AS {name}" for name in read]
     else:

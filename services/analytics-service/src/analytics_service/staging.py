@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from analytics_service.batches import STAGE, Batch
-from analytics_service.clickhouse import FORMATS, Engine, RowsRefused
+from analytics_service.engine import FORMATS, Engine, RowsRefused
 from analytics_service.inputs import Input, InvalidCsv, InvalidNdjson, malformed_line
 from analytics_service.parquet import InvalidParquet
 from analytics_service.selects import Staged

@@ -67,9 +67,10 @@ class Arriving:
         self._packed = packed
         self._unpacker: Any = None
         self._head = b""
-        self._ends = b""  # line ends that may turn out to be the file's last
+        self._return = b""  # a CR that the next part's LF may belong to
         self._first = True
         self._digest = hashlib.sha256()
+        self._known = self._digest.copy()  # without the line ends that may turn out to be the file's last
         self._file = tempfile.NamedTemporaryFile(delete=False, suffix=f".{kind}")  # noqa: SIM115  its name outlives it
         self.path = Path(self._file.name)
 
@@ -93,7 +94,7 @@ class Arriving:
         self._file.close()
         if self.kind == "parquet":
             parquet.footer(self.path).check(limit=self._limit)
-        return Uploaded(self.name, self.path, self.kind, self._digest.hexdigest(), self._size)
+        return Uploaded(self.name, self.path, self.kind, self._known.hexdigest(), self._size)
 
     def discard(self) -> None:
         """The file goes."""
@@ -141,14 +142,18 @@ class Arriving:
             raise ContentTooLarge(f"Send at most {self._limit} bytes, counted unpacked.")
         self._file.write(part)
         if self.kind in (None, "parquet"):
-            self._digest.update(part)
+            self._known.update(part)
             return
-        text = self._ends + (part.removeprefix(BOM) if self._first else part)
+        text = self._return + (part.removeprefix(BOM) if self._first else part)
         self._first = False
+        self._return = text[-1:] if text.endswith(b"\r") else b""
+        text = text[: len(text) - len(self._return)]
         text = text.replace(b"\r\n", b"\n") if b"\r" in text else text
-        kept = text.rstrip(b"\r\n")
-        self._ends = text[len(kept) :]
-        self._digest.update(kept)
+        kept = len(text.rstrip(b"\r\n"))
+        self._digest.update(text[:kept])
+        if kept:
+            self._known = self._digest.copy()
+        self._digest.update(text[kept:])
 
 
 def plain_name(given: str) -> str:

@@ -21,6 +21,7 @@ MAX_FILES: Final = 16  # no source spreads a dataset over more
 MAX_MAPPING: Final = 1 << 17  # bytes; the longest of ours has a tenth
 FORM: Final = "multipart/form-data"
 MAPPING: Final = "mapping"  # the part that is no file
+NO_FIELDS: Final = "Each part is a file with a file name, the mapping too: with curl, -F part=@file."
 FOLDER: Final = "triton-uploads-"
 ATTEMPTS: Final = 20  # at a folder of our own; each lost one takes another process that starts at this very moment
 KINDS: Final[Mapping[str, Kind]] = {
@@ -115,9 +116,8 @@ async def received(
 
     Raises UploadTypeNotSupported, InvalidGzip, InvalidZstd, InvalidParquet, InvalidMultipart, ContentTooLarge.
     """
-    kind, _, parameters = headers.get("content-type", "").lower().partition(";")
-    kind = kind.strip()
-    charset = parameters.partition("charset=")[2].strip(' "')
+    kind, *parameters = (part.strip() for part in headers.get("content-type", "").lower().split(";"))
+    charset = next((text[8:].strip('"') for text in parameters if text.startswith("charset=")), "")
     if kind not in (*KINDS, FORM) or charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise UploadTypeNotSupported
     encoding = headers.get("content-encoding", "").strip().lower()
@@ -149,7 +149,8 @@ async def _parts(
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise InvalidMultipart(error.message) from None
+        no_file = "fields" in error.message
+        raise InvalidMultipart(NO_FIELDS if no_file else error.message) from None
     except (KeyError, UnicodeDecodeError):  # no boundary, or one that is no text
         raise InvalidMultipart from None
     stack.push_async_callback(form.close)

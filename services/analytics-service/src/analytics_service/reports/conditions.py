@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final, Literal
 
-from analytics_service.clickhouse import ClickHouse, Row
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Row
 from analytics_service.reports import suppression
 from analytics_service.reports.parts import CATEGORIES, Scope, codes_of, first_day, has_code, per, rounded, select
 from analytics_service.reports.population import BY_CATEGORY, by_category

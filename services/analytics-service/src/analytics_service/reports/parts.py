@@ -16,7 +16,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from analytics_service.batches import OF_TENANT, parameters
-from analytics_service.clickhouse import ClickHouse, Row
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Row
 from analytics_service.prospects import Tenant
 from triton_common.schemas import CodePattern, CostCategory
 
@@ -208,7 +209,8 @@ def _within(column: str, dated: tuple[bool, bool], *, last: str = "") -> str:
 def _diagnosed(name: str, rows: str, datasets: frozenset[str]) -> str:
     found = {
         "claims": f"SELECT member_id, code_system, toString(arrayJoin(diagnosis_codes)) AS code FROM {rows}lines",
-        "clinical": f"SELECT member_id, code_system, toString(code) FROM {rows}records WHERE kind = 'condition'",
+        "clinical": f"SELECT member_id, code_system, toString(code) AS code FROM {rows}records "
+        "WHERE kind = 'condition'",
     }
     return f"""{name} AS (
             SELECT DISTINCT member_id, toString(code_system) AS system, code

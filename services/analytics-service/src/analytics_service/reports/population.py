@@ -7,7 +7,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from analytics_service.clickhouse import ClickHouse, Row
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Row
 from analytics_service.reports import suppression
 from analytics_service.reports.parts import CATEGORIES, Scope, first_day, per, select
 from triton_common.schemas import CostCategory, CostTrendReport, CostTrendRow, SummaryReport
@@ -87,13 +88,11 @@ async def cost_trend(clickhouse: ClickHouse, scope: Scope) -> CostTrendReport:
             )
         )
         members -= row["ended"]
-    kept = suppression.shown(trend, lambda row: fewest[row.month], smallest=scope.smallest, add_up=True)
+    kept = suppression.shown(trend, lambda row: fewest[row.month], smallest=scope.smallest)
     return CostTrendReport(rows=kept, suppressed=len(trend) - len(kept))
 
 
 def by_category(row: Mapping[str, Any], scope: Scope) -> dict[CostCategory, Decimal]:
     """What BY_CATEGORY found, without what is of too few members."""
-    kept = suppression.shown(
-        CATEGORIES, lambda name: int(row.get(f"{name}_members", 0)), smallest=scope.smallest, add_up=True
-    )
+    kept = suppression.shown(CATEGORIES, lambda name: int(row.get(f"{name}_members", 0)), smallest=scope.smallest)
     return {name: row.get(f"{name}_paid", Decimal(0)) for name in kept}

@@ -3,9 +3,9 @@ choose among ours and are bound; none of them is SQL."""
 
 # ruff: noqa: S608  the SQL put together here is made of our own words; values are bound
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -15,6 +15,7 @@ from analytics_service.clickhouse import ClickHouse
 from analytics_service.datasets import Dataset
 from analytics_service.reports import suppression
 from analytics_service.reports.parts import Scope, select
+from analytics_service.reports.schemas import Day
 from triton_common.schemas import CodePattern, Schema
 
 MEMBERS: Final = "uniqExact(member_id)"
@@ -98,8 +99,8 @@ class QueryRequest(Schema):
     filters: dict[Name, Wanted] = Field(
         default={}, max_length=6, description="Of a dimension: the values of which rows have one"
     )
-    since: date | None = Field(default=None, ge=date(1900, 1, 1), le=date(2199, 12, 31))
-    until: date | None = Field(default=None, ge=date(1900, 1, 1), le=date(2199, 12, 31))
+    since: Day = None
+    until: Day = None
     conditions: list[CodePattern] = Field(default=[], max_length=200)
     order_by: Name | None = Field(default=None, description="One of the measures, the largest first; else dimensions")
     limit: int = Field(default=100, ge=1, le=10_000)
@@ -153,7 +154,13 @@ async def query(clickhouse: ClickHouse, scope: Scope, asked: QueryRequest) -> Qu
         + (f" ORDER BY {', '.join(order)}" if order else ""),
         **{f"f_{name}": values for name, values in asked.filters.items()},
     )
-    kept = suppression.shown(rows, lambda row: int(row["group_members"]), smallest=scope.smallest, add_up=True)
+    hidden = await _hidden(clickhouse, scope, asked) if scope.smallest else set()
+    kept = [
+        row
+        for row in rows
+        if tuple(row[name] for name in names) not in hidden
+        and not suppression.is_small(row["group_members"], scope.smallest)
+    ]
     columns = [*names, *(f"m_{name}" for name in asked.measures)]
     return QueryAnswer(
         columns=[*asked.dimensions, *asked.measures],
@@ -161,6 +168,29 @@ async def query(clickhouse: ClickHouse, scope: Scope, asked: QueryRequest) -> Qu
         truncated=len(kept) > asked.limit,
         suppressed=len(rows) - len(kept),
     )
+
+
+async def _hidden(clickhouse: ClickHouse, scope: Scope, asked: QueryRequest) -> set[suppression.Cell]:
+    """Groups that hold a cell which is not shown, of the table by all dimensions, those of filters too: the same
+    question with another filter, or without one, must not tell of it."""
+    known = KNOWN[asked.dataset]
+    axes = list(dict.fromkeys([*asked.dimensions, *asked.filters]))
+    if not axes:
+        return set()
+    names = [f"d_{name}" for name in axes]
+    rows = await select(
+        clickhouse,
+        scope,
+        f"SELECT {', '.join(f'{known.dimension(name)} AS d_{name}' for name in axes)}, {MEMBERS} AS group_members "
+        f"FROM {known.part} GROUP BY {', '.join(names)}",
+    )
+    cells = {tuple(row[name] for name in names): int(row["group_members"]) for row in rows}
+    hidden = await asyncio.to_thread(suppression.hidden_cells, cells, smallest=scope.smallest)
+    return {
+        cell[: len(asked.dimensions)]
+        for cell in hidden
+        if all(cell[axes.index(name)] in values for name, values in asked.filters.items())
+    }
 
 
 def _shown(value: Any) -> str | int:

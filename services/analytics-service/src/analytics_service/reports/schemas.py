@@ -1,12 +1,26 @@
 """Shapes of reports that this service alone knows, and of declared queries. Definitions: docs/METRICS.md."""
 
+import re
+from datetime import date
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from triton_common.schemas import Schema, Total
 
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+def _day(value: object) -> object:
+    # pydantic would take a number for seconds since 1970
+    if isinstance(value, date) or (isinstance(value, str) and _DAY.fullmatch(value)):
+        return value
+    raise ValueError("give a date as in 2024-05-31")
+
+
+Day = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31)), BeforeValidator(_day)] | None
+"""The first or the last day that a report is of."""
 SUPPRESSED = Field(default=0, description="Rows left out: they, or what they leave, are of too few members")
 
 

@@ -3,10 +3,12 @@ docs/METRICS.md."""
 
 # ruff: noqa: S608  the SQL put together here is made of our own words; values are bound
 
+from collections import defaultdict
 from decimal import Decimal
 from typing import Final, Literal
 
 from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import Row
 from analytics_service.reports import suppression
 from analytics_service.reports.parts import Scope, per, rounded, select
 from analytics_service.reports.schemas import (
@@ -39,7 +41,7 @@ async def utilization(clickhouse: ClickHouse, scope: Scope) -> UtilizationReport
               FROM stays GROUP BY member_id, encounter_id, encounter_class)
         GROUP BY encounter_class ORDER BY encounters DESC, encounter_class""",
     )
-    kept = suppression.shown(rows, lambda row: int(row["members"]), smallest=scope.smallest, add_up=True)
+    kept = suppression.shown(rows, lambda row: int(row["members"]), smallest=scope.smallest)
     return UtilizationReport(
         rows=[
             UtilizationRow(
@@ -73,7 +75,10 @@ async def pharmacy(clickhouse: ClickHouse, scope: Scope, *, by: By, limit: int) 
                sum(days_supply) AS days, sum(paid + member_paid) AS total_paid
         FROM fills GROUP BY {key} ORDER BY total_paid DESC, fills DESC, system, code, name""",
     )
-    kept = suppression.shown(rows, lambda row: int(row["members"]), smallest=scope.smallest, add_up=True)
+    kept = suppression.shown(rows, lambda row: int(row["members"]), smallest=scope.smallest)
+    if scope.smallest and by == "drug":
+        hidden = await _hidden_drugs(clickhouse, scope)
+        kept = [row for row in kept if (row["system"], row["code"]) not in hidden]
     return PharmacyReport(
         by=by,
         rows=[
@@ -93,6 +98,34 @@ async def pharmacy(clickhouse: ClickHouse, scope: Scope, *, by: By, limit: int) 
     )
 
 
+async def _hidden_drugs(clickhouse: ClickHouse, scope: Scope) -> set[tuple[str, str]]:
+    """Drugs of which the report by class would tell: those of a class that it does not show, and those that a class
+    less its other drugs would leave."""
+    rows = await select(
+        clickhouse,
+        scope,
+        """
+        SELECT toString(therapeutic_class) AS class, toString(code_system) AS system, toString(drug_code) AS code,
+               uniqExact(member_id) AS members
+        FROM fills GROUP BY class, system, code""",
+    )
+    classes = await select(
+        clickhouse,
+        scope,
+        "SELECT toString(therapeutic_class) AS class, uniqExact(member_id) AS members FROM fills GROUP BY class",
+    )
+    kept = suppression.shown(classes, lambda row: int(row["members"]), smallest=scope.smallest)
+    drugs: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        drugs[row["class"]].append(row)
+    hidden: set[tuple[str, str]] = set()
+    for name, ours in drugs.items():
+        shown = [] if name not in {row["class"] for row in kept} else ours
+        shown = suppression.shown(shown, lambda row: int(row["members"]), smallest=scope.smallest)
+        hidden |= {(row["system"], row["code"]) for row in ours} - {(row["system"], row["code"]) for row in shown}
+    return hidden
+
+
 async def high_cost(clickhouse: ClickHouse, scope: Scope) -> HighCostReport:
     """The share of the most costly members. Raises GroupTooSmall."""
     await suppression.check(clickhouse, scope)
@@ -108,7 +141,10 @@ async def high_cost(clickhouse: ClickHouse, scope: Scope) -> HighCostReport:
         WHERE place <= ceil(people * percent / 100)
         GROUP BY percent ORDER BY percent""",
     )
-    kept = suppression.shown(rows, lambda row: int(row["members"]), smallest=scope.smallest, add_up=False)
+    kept: list[Row] = []
+    for row in rows:  # each holds the one before it: what it adds is a group too
+        if not suppression.is_small(row["members"] - (kept[-1]["members"] if kept else 0), scope.smallest):
+            kept.append(row)
     return HighCostReport(
         rows=[
             HighCostRow(

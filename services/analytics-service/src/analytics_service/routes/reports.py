@@ -1,19 +1,19 @@
 """The reports, as JSON and as files, and declared queries."""
 
 from collections.abc import Awaitable, Callable
-from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
-from analytics_service.clickhouse import ClickHouse, QueryTooLarge
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import QueryTooLarge
 from analytics_service.reports import conditions as by_condition
 from analytics_service.reports import exports, population, query, use
 from analytics_service.reports.conditions import Order
 from analytics_service.reports.parts import Scope
 from analytics_service.reports.query import QueryAnswer, QueryRequest
-from analytics_service.reports.schemas import HighCostReport, PharmacyReport, ReadmissionsReport, UtilizationReport
+from analytics_service.reports.schemas import Day, HighCostReport, PharmacyReport, ReadmissionsReport, UtilizationReport
 from analytics_service.reports.suppression import GroupTooSmall
 from analytics_service.reports.use import By
 from analytics_service.routes import state
@@ -36,7 +36,6 @@ from triton_common.schemas import (
 router = state.router()
 REFUSALS: Final = problems(ValidationFailed, GroupTooSmall, QueryTooLarge)
 
-Day = Annotated[date | None, Query(ge=date(1900, 1, 1), le=date(2199, 12, 31))]
 Condition = Annotated[str, Query(pattern=r"^[a-z0-9]+:[A-Z0-9][A-Z0-9.]{0,19}\*?$")]
 LimitRows = Annotated[int, Query(ge=1, le=200)]
 
