@@ -16,7 +16,8 @@ from uuid import UUID
 
 import clickhouse_connect
 
-from analytics_service.clickhouse import DATABASE, ClickHouse, Row
+from analytics_service.clickhouse import ClickHouse
+from analytics_service.engine import DATABASE, Row
 from analytics_service.prospects import Tenant
 from analytics_service.reports import conditions, population, use
 from analytics_service.reports.parts import Scope
