@@ -245,6 +245,12 @@ def test_a_fault_names_its_place_and_words():
     assert fault.issue == "“27” in “Of all members, {{…}}, some 27 stay for long.” must be a reference to a fact"
 
 
+def test_a_fault_shows_no_sign_of_how_it_was_found():
+    [fault] = GROUNDING.check("Of those with type 2 diabetes, {{members}}, some 27 stay.", place="x")
+
+    assert fault.issue == "“27” in “Of those with …, {{…}}, some 27 stay.” must be a reference to a fact"
+
+
 @pytest.mark.parametrize(
     ("code", "allowed", "refused"),
     [

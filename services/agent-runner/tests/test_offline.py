@@ -153,6 +153,26 @@ def test_little_is_said_of_little_data():
     assert "Each member who takes part saves" not in text(content)
 
 
+def test_a_single_month_is_no_span():
+    month = examples.date(2024, 12, 1)
+    content = written(
+        summary=examples.summary(first_month=month, last_month=month),
+        recent=examples.recent(first_month=month, last_month=month),
+        trend=examples.trend(1),
+    )
+
+    assert "24,000 member months, all in December 2024." in text(content, "population")
+    assert "cost in December 2024: $1,500 per member per month." in text(content, "programme_fit")
+
+
+def test_cost_below_zero_has_no_shares():
+    reversed_ = examples.cohort(cohort=examples.part(100, 1200, "-5000.00"), rest=examples.part(900, 9000, "0.00"))
+    content = of(reversed_, summary=examples.summary(total_paid=Decimal(-5000)))
+
+    assert "largest part" not in text(content, "cost_drivers", "programme_fit")
+    assert "%" not in text(content, "cost_drivers")
+
+
 def test_data_without_cost_is_said_to_have_none():
     nothing = {"total_paid": Decimal(0), "plan_paid": Decimal(0), "member_paid": Decimal(0), "pmpm": Decimal(0)}
     content = written(summary=examples.summary(**nothing, paid_by_category={}))

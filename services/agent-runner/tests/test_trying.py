@@ -55,6 +55,9 @@ def test_it_is_tried_with_the_model_of_the_shell(document, capsys, bedrock: Bedr
         ("nobody", "{}", "agent_not_found"),
         ("proposal_writer", "{}", "agent_input_invalid"),
         ("proposal_writer", '{"facts": [1]}', "agent_input_invalid"),
+        ("proposal_writer", '{"facts": []}', "agent_input_invalid"),
+        ("proposal_writer", '{"content": 5}', "agent_input_invalid"),
+        ("proposal_writer", "[]", "agent_input_invalid"),
         ("proposal_writer", "no JSON", "not_understood"),
     ],
 )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from agent_runner.figures import BLANK, EDGES, find, searchable, visible
+from agent_runner.figures import BLANK, EDGES, TAKEN, find, searchable, visible
 from triton_common.errors import Internal
 from triton_common.schemas import ClaimedJob, Fact, Paragraph, ProblemDetail
 
@@ -103,4 +103,4 @@ def _sentence(text: str, at: int) -> str:
 
 
 def _shown(text: str) -> str:
-    return text.replace(BLANK, "{{…}}")
+    return text.replace(BLANK, "{{…}}").replace(TAKEN, "…")

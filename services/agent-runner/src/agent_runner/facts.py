@@ -68,8 +68,8 @@ class Facts(Mapping[str, Fact]):
         self.put(key, label, cents(value), self.currency, source)
 
     def put_share(self, key: str, label: str, part: Decimal | int, whole: Decimal | int, source: "Source") -> None:
-        """part / whole in percent; no fact when there is no whole."""
-        if whole:
+        """part / whole in percent; no fact when there is no whole, or reversals have made it negative."""
+        if whole > 0:
             self.put(key, label, tenths(100 * Decimal(part) / whole), "percent", source)
 
     def put_text(self, key: str, label: str, value: str, source: "Source", *, unit: str = "text") -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 BLANK: Final = "□"  # stands for a reference in a text that is searched
-_TAKEN: Final = "▫"  # and this for an allowed term
+TAKEN: Final = "▫"  # and this for an allowed term
 
 # may stand in any text: medical terms that contain a figure, and phrases that count nothing
 _ALLOWED: Final = re.compile(
@@ -45,7 +45,7 @@ _CHANGED: Final = (
 _FIGURE: Final = re.compile(
     r"(?P<link>\b(?:https?:|mailto:|www\.)\S*|[^\s@]{1,64}@\w\S*\.\w\S*"
     r"|\b(?:[\w-]{1,63}\.){1,5}(?:com|org|net|info|io|co|ai|gov|edu|health|example)\b\S*)"
-    rf"|(?P<literal_figure>(?<![^\s{BLANK}{_TAKEN}])[^\s{BLANK}{_TAKEN}]*\d[^\s{BLANK}{_TAKEN}]*)"
+    rf"|(?P<literal_figure>(?<![^\s{BLANK}{TAKEN}])[^\s{BLANK}{TAKEN}]*\d[^\s{BLANK}{TAKEN}]*)"
     r"|(?P<percentage>[%‰‱\u066a]|\bper ?cent\b|\bpercent(?:age|ile)?s?\b|\bbasis points?\b|\b(?:pct|bps)\b"
     r"|\bper ?(?:mille|hundred|thousand)\b|\b(?:quart|quint|dec|terc)iles?\b)"
     r"|(?P<money>[$€£¥¢\u20a0-\u20cf]|\b(?:dollars?|euros?|cents?|pounds sterling|bucks|usd|eur|gbp)\b)"
@@ -80,7 +80,7 @@ _FIGURE: Final = re.compile(
     r"|(?:minimum|maximum) of|outperform(?:s|ed)?|surpass(?:es|ed)?|outstrip(?:s|ped)?|dwarf(?:s|ed)?"
     r"|at least|at most|up to|in excess of|exceed(?:s|ed|ing)?|outnumber(?:s|ed)?|outweigh(?:s|ed)?|equal(?:s|led)?"
     r"|(?:above|below)[- ](?:the )?(?:average|mean|median|norm))\b|[<>=≤≥≈±\u00d7÷]|(?<!\S)[+\-\u2212](?=□)"
-    rf"|\b(?:almost|nearly|practically|virtually) {_TAKEN}"  # everyone, who is allowed elsewhere
+    rf"|\b(?:almost|nearly|practically|virtually) {TAKEN}"  # everyone, who is allowed elsewhere
     r"|\b(?:minus|negative|above|below|beyond|nearly|almost|(?:just|well) (?:over|under)|no (?:less|fewer|more)) (?=□)"
     r"|(?<=□ )(?:times\b|or (?:more|less|fewer|higher|lower|above|below)\b|\+)|(?<=□)\+)"
     r"|(?P<picture>[\u2600-\u27bf\U0001f000-\U0001faff])",
@@ -132,7 +132,7 @@ def searchable(text: str) -> str:
     text = "".join(map(_digits, text))
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in _UNSEEN)
     text = _SPELLED.sub(lambda match: re.sub(r"\W", "", match.group()), text)
-    return _HYPHENS.sub(" ", _ALLOWED.sub(_TAKEN, text))
+    return _HYPHENS.sub(" ", _ALLOWED.sub(TAKEN, text))
 
 
 def find(text: str) -> Iterator[Found]:

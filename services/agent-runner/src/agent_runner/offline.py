@@ -18,7 +18,10 @@ NAMED_CATEGORIES: Final = 4  # more make a sentence a list
 def population(facts: Facts) -> list[str]:
     """Who is in the data and what their care costs."""
     months = counted(facts, "member_months", "member month")
-    period = ", from {{first_month}} to {{last_month}}" if "first_month" in facts else ""
+    period = ""
+    if "first_month" in facts:
+        several = facts["first_month"].value != facts["last_month"].value
+        period = ", from {{first_month}} to {{last_month}}" if several else ", all in {{first_month}}"
     text = [
         f"The data of {{{{prospect}}}} covers {counted(facts, 'members', 'member')} and {months}{period}. "
         + (
@@ -96,9 +99,10 @@ def programme_fit(facts: Facts) -> list[str]:
             "does not qualify, at {{rest.pmpm}}."
         )
     if "compare.baseline" in facts and "baseline.period" in facts:
+        same = facts.number("baseline.pmpm") == facts.number("cohort.pmpm")
         text.append(
-            "The financial case starts from {{baseline.period}}. In that time a qualifying member cost "
-            "{{baseline.pmpm}} per month, {{compare.baseline}} over all the data."
+            "The financial case starts from what qualifying members cost in {{baseline.period}}: {{baseline.pmpm}} per "
+            f"member per month{'' if same else ', {{compare.baseline}} over all the data'}."
         )
     if drivers := _care(facts, "cohort.cost", with_amount=False):
         text.append(_led(facts, "largest.cohort.cost", drivers, otherwise="Their cost goes to"))

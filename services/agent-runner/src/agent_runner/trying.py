@@ -52,7 +52,10 @@ def try_agent(agent: BaseAgentTemplate[Any], given: dict[str, Any], settings: Se
         | {"facts": shown},
     )
     with closing(context.desk.models):
-        result = agent.run(context)
+        try:
+            result = agent.run(context)
+        except KeyError as error:
+            raise AgentInputInvalid(f"There is no fact {error}, which {agent.name} needs.") from error
     fields: dict[str, Any] = json.loads(to_json(result))
     return fields
 
@@ -74,7 +77,10 @@ def main(name: str, file: str) -> int:
         if name not in agents:
             raise AgentNotFound(f"There is no agent {name}. There are: {', '.join(agents)}.")
         given = json.loads(Path(file).read_text("utf-8"))
-        told = try_agent(agents[name], given.get("content", given), Settings())  # the API has a document within its row
+        content = given.get("content", given) if isinstance(given, dict) else None  # the API has it within its row
+        if not isinstance(content, dict):
+            raise AgentInputInvalid("The input must be a document, or an object with its `facts`.")
+        told = try_agent(agents[name], content, Settings())
     except AppError as error:
         details = [detail.model_dump() for detail in error.details]
         told = {"error": {"code": error.code, "message": error.message, "details": details}}
