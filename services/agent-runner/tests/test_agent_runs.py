@@ -1,6 +1,5 @@
 """Runs as they are kept: written by a worker, read through the API, ended and deleted by the sweep."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from agent_runner.settings import Settings
 from triton_common.db import Database
 from triton_common.errors import NotFound
 from triton_common.messages import RunJob
-from triton_common.queue.base import QueueUnavailable
 from triton_common.queue.celery import CeleryTaskQueue
 from triton_common.testing import eventually, free_port
 
@@ -310,19 +308,3 @@ async def test_the_length_of_the_queue_is_a_metric(redis_url: str):
 
     assert await counted(redis_url, RunJob(job_id=uuid7()), RunJob(job_id=uuid7())) == 2
     assert await counted(f"redis://127.0.0.1:{free_port()}/0") == -1
-
-
-async def test_a_cancellation_that_a_connection_swallows_ends_the_counting_all_the_same():
-    class Swallowing:
-        async def waiting(self, _: str) -> int:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                raise QueueUnavailable from None
-            return 0
-
-    counting = asyncio.create_task(sweeps.keep_counting(Swallowing()))
-    await asyncio.sleep(0)
-    counting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(counting, 10)

@@ -44,7 +44,7 @@ async def run(database: Database, *, kept: timedelta) -> None:
             await sweep(database, kept=kept)
         except DatabaseUnavailable:
             logger.warning("runs could not be swept")
-        await _pause(INTERVAL)
+        await asyncio.sleep(INTERVAL)
 
 
 async def count_messages(queue: TaskQueue) -> None:
@@ -60,13 +60,4 @@ async def keep_counting(queue: TaskQueue) -> None:
     """For ever, every few seconds."""
     while True:
         await count_messages(queue)
-        await _pause(COUNTING)
-
-
-async def _pause(seconds: float) -> None:
-    """Unless the task was cancelled: a connection that is being made may raise its own error in the cancellation's
-    place, and whoever waits for the task would wait for ever."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-    await asyncio.sleep(seconds)
+        await asyncio.sleep(COUNTING)
