@@ -6,6 +6,7 @@ from test_ingest import CLAIMS, CLINICAL, GOOD, VISIT, claims, places
 
 from analytics_service.codes import SYSTEMS
 
+ONE_ENGINE = True
 CODES = {
     "icd10cm": "E11.9",
     "icd9cm": "250.00",

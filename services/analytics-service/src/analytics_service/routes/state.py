@@ -37,7 +37,7 @@ ERRORS = (
 """What every route may answer. A route that declares a status of these itself replaces it, and must name them again."""
 
 
-async def _as_declared(request: Request) -> None:
+def _check_parameters(request: Request) -> None:
     """Raises ValidationFailed: a misspelt filter is not taken for none, and of two dates none is dropped."""
     route: APIRoute = request.scope["route"]
     known = {field.alias for field in get_flat_params(route.dependant) if isinstance(field.field_info, Query)}
@@ -62,17 +62,18 @@ def router() -> APIRouter:
     return APIRouter(
         prefix="/api/v1/analytics/prospects/{prospect_id}",
         tags=["analytics"],
-        dependencies=[Depends(_as_declared)],
         responses=problems(*ERRORS),
     )
 
 
 async def _tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
+    _check_parameters(request)
     prospects: Prospects = request.app.state.prospects
     return _recorded(request, await prospects.tenant(principal, prospect_id))
 
 
 async def _open_tenant(request: Request, principal: CurrentPrincipal, prospect_id: UUID) -> Tenant:
+    _check_parameters(request)
     prospects: Prospects = request.app.state.prospects
     return _recorded(request, await prospects.open_tenant(principal, prospect_id))
 
