@@ -251,9 +251,9 @@ def auth(postgres_server: Any, redis_server: Any) -> Iterator[SimpleNamespace]:
     """auth-service with its first admin and an identity provider: its url, and that of its database."""
     from triton_common.testing import eventually, free_port  # noqa: PLC0415  pytest is to load it first
 
-    postgres_server.create_databases(["auth"])
+    postgres_server.create_databases(["accounts"])  # other tests make and drop one named auth
     environment = {
-        "DATABASE_URL": postgres_server.url("auth"),
+        "DATABASE_URL": postgres_server.url("accounts"),
         "REDIS_URL": redis_server.url,
         "AUTH_BOOTSTRAP_EMAIL": ADMIN,
         "AUTH_BOOTSTRAP_PASSWORD": PASSWORD,
