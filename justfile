@@ -3,7 +3,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # the long ones first, so that both lanes of `just test` end together, and no two with whole stacks side by side
-members := "libs/trials libs/common services/jobs-service libs/cli services/auth-service services/analytics-service services/agent-runner services/console"
+members := "libs/cli services/jobs-service services/auth-service services/analytics-service libs/trials services/agent-runner libs/common services/console"
 
 # what there is
 default:
