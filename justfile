@@ -2,7 +2,7 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-# the long ones first, so that both lanes of `just test` end together, and no two with whole stacks side by side
+# the long ones first, so that the lanes of `just test` end together
 members := "libs/cli services/jobs-service services/auth-service services/analytics-service libs/trials services/agent-runner libs/common services/console"
 
 # what there is
