@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of every member, three at a time, since they wait as much as they compute. Ends with a line a member: what
+# Runs the tests of every member, two at a time, since they wait as much as they compute. Ends with a line a member: what
 # passed, what failed, in how many seconds.
 #   scripts/each.sh "libs/common services/jobs-service" [pytest arguments]
 set -uo pipefail
@@ -27,7 +27,6 @@ lane() { # takes the next member that nobody has taken, until there is none
 
 set -m # each lane is a process group, which Ctrl-C ends as it would end a single run
 trap 'for lane in $(jobs -p); do kill -INT -- "-$lane"; done; wait; exit 130' INT TERM
-lane "$@" &
 lane "$@" &
 lane "$@" &
 wait

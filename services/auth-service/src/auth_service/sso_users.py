@@ -54,14 +54,13 @@ class Admission:
     async def admit(self, session: AsyncSession, identity: Identity, *, revoker: Revoker, origin: Origin) -> User:
         """The user who this is: the one linked before, else the one with the verified address, else a new one. Raises
         SsoRefused."""
-        await session.exec(select(func.pg_advisory_xact_lock(LINKING)))
         role = self._role(identity.claims)
-        known = select(SsoIdentity).where(
-            SsoIdentity.issuer == identity.issuer, SsoIdentity.subject == identity.subject
-        )
-        link = (await session.exec(known)).one_or_none()
+        link = await _link(session, identity)
         if link is None:
-            link = await _linked(
+            # others wait while one person is taken in; the pool's two seconds are short for that on a busy machine
+            await session.exec(select(func.set_config("lock_timeout", "10s", True)))  # for this transaction
+            await session.exec(select(func.pg_advisory_xact_lock(LINKING)))
+            link = await _link(session, identity) or await _linked(
                 session, identity, email=self._verified_email(identity.claims), role=role, origin=origin
             )
         link.last_used_at = datetime.now(UTC)
@@ -117,6 +116,11 @@ async def unlink(session: AsyncSession, *, by: Principal, origin: Origin, user_i
         on=("user", str(user.id)),
         client_id=user.client_id,
     )
+
+
+async def _link(session: AsyncSession, identity: Identity) -> SsoIdentity | None:
+    known = select(SsoIdentity).where(SsoIdentity.issuer == identity.issuer, SsoIdentity.subject == identity.subject)
+    return (await session.exec(known)).one_or_none()
 
 
 async def _linked(
